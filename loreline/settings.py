@@ -1,0 +1,140 @@
+"""Every address, credential and limit, read from `LORELINE_*` environment variables.
+
+The local stack writes the variables it stands for into `<state folder>/stack.json`; the
+environment outranks that file, so the same project runs against any catalog, object store and
+Postgres.
+"""
+
+from __future__ import annotations
+
+import getpass
+import json
+import os
+import re
+from dataclasses import dataclass, field, fields
+from functools import cached_property
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from loreline.errors import LorelineError
+
+PROJECT_ROOT = Path(__file__).resolve().parent.parent
+TARGETS = ("local", "dev", "ci", "prod")
+LOOPBACK = {"127.0.0.1", "localhost", "::1", ""}
+
+
+def _variable(name: str, help_text: str, default: str = "", *, secret: bool = False) -> str:
+    return field(  # type: ignore[return-value]
+        default=default, metadata={"variable": name, "help": help_text, "secret": secret}
+    )
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The settings of one run. Empty text means: not set."""
+
+    target: str = _variable("LORELINE_TARGET", "dbt target: local, dev, ci or prod", "local")
+    namespace_suffix: str = _variable(
+        "LORELINE_NAMESPACE", "who `dev` (default: your login) or which run `ci` is prefixed by"
+    )
+    catalog_uri: str = _variable("LORELINE_CATALOG_URI", "Iceberg REST catalog")
+    catalog_warehouse: str = _variable(
+        "LORELINE_CATALOG_WAREHOUSE", "warehouse name in the catalog", "lake"
+    )
+    catalog_credential: str = _variable(
+        "LORELINE_CATALOG_CREDENTIAL", "OAuth2 client as id:secret", secret=True
+    )
+    catalog_oauth2_uri: str = _variable(
+        "LORELINE_CATALOG_OAUTH2_URI", "token endpoint; default: <catalog>/v1/oauth/tokens"
+    )
+    s3_endpoint: str = _variable("LORELINE_S3_ENDPOINT", "object store, as a URL")
+    s3_region: str = _variable("LORELINE_S3_REGION", "region of the object store", "us-east-1")
+    s3_access_key_id: str = _variable("LORELINE_S3_ACCESS_KEY_ID", "object store key id")
+    s3_secret_access_key: str = _variable(
+        "LORELINE_S3_SECRET_ACCESS_KEY", "object store key", secret=True
+    )
+    landing_url: str = _variable(
+        "LORELINE_LANDING_URL", "bucket for dlt's state and large payloads", "s3://landing"
+    )
+    postgres_url: str = _variable(
+        "LORELINE_POSTGRES_URL", "Postgres with pgvector, as a URL", secret=True
+    )
+    duckdb_memory_limit: str = _variable(
+        "LORELINE_DUCKDB_MEMORY_LIMIT", "DuckDB spills to disk above this", "2GB"
+    )
+    model_path: str = _variable(
+        "LORELINE_MODEL_PATH", "folder searched for embedding models before any hub"
+    )
+    snapshot_days: str = _variable(
+        "LORELINE_SNAPSHOT_DAYS", "days that snapshots are kept for time travel", "30"
+    )
+    state_folder: str = _variable(
+        "LORELINE_HOME", "where the local stack, spill files and pipeline state live"
+    )
+
+    @classmethod
+    def load(cls) -> Settings:
+        """Read the environment, then what the local stack remembers, then the defaults."""
+        state_folder = Path(os.environ.get("LORELINE_HOME") or PROJECT_ROOT / ".loreline")
+        remembered: dict[str, str] = {}
+        stack_file = state_folder / "stack.json"
+        if stack_file.exists():
+            remembered = json.loads(stack_file.read_text())["variables"]
+        values = {}
+        for setting in fields(cls):
+            name = setting.metadata["variable"]
+            values[setting.name] = (
+                os.environ.get(name) or remembered.get(name) or str(setting.default)
+            )
+        values["state_folder"] = str(state_folder)
+        if values["target"] not in TARGETS:
+            raise LorelineError(
+                f"LORELINE_TARGET is {values['target']!r}", f"use one of {', '.join(TARGETS)}"
+            )
+        return cls(**values)
+
+    @property
+    def home(self) -> Path:
+        """The state folder."""
+        return Path(self.state_folder)
+
+    @cached_property
+    def prefix(self) -> str:
+        """What namespaces, Postgres schemas and locks start with: `` for local and prod."""
+        if self.target in ("local", "prod"):
+            return ""
+        suffix = self.namespace_suffix or (getpass.getuser() if self.target == "dev" else "")
+        if not suffix:
+            raise LorelineError(
+                "target ci needs a name of its own", "set LORELINE_NAMESPACE to the run's id"
+            )
+        return re.sub(r"\W+", "_", suffix.lower()) + "_"
+
+    @property
+    def oauth2_uri(self) -> str:
+        """The catalog's token endpoint."""
+        return self.catalog_oauth2_uri or f"{self.catalog_uri.rstrip('/')}/v1/oauth/tokens"
+
+    def environment(self) -> dict[str, str]:
+        """The settings that are set, as environment variables."""
+        pairs = {f.metadata["variable"]: getattr(self, f.name) for f in fields(self)}
+        return {name: value for name, value in pairs.items() if value}
+
+    def require_stores(self) -> None:
+        """Fail clearly when an address is missing or the target could write where it must not."""
+        missing = [
+            f.metadata["variable"]
+            for f in fields(self)
+            if f.name in ("catalog_uri", "s3_endpoint", "postgres_url") and not getattr(self, f.name)
+        ]
+        if missing:
+            raise LorelineError(
+                f"no address for the stores ({', '.join(missing)} not set)",
+                "start the local stack with `loreline up`, or set the variables",
+            )
+        hosts = {urlsplit(u).hostname or "" for u in (self.catalog_uri, self.postgres_url)}
+        if self.target == "local" and not hosts <= LOOPBACK:
+            raise LorelineError(
+                f"target local would write plain names to {', '.join(sorted(hosts - LOOPBACK))}",
+                "set LORELINE_TARGET to dev, ci or prod",
+            )
