@@ -7,7 +7,6 @@ Postgres.
 
 from __future__ import annotations
 
-import getpass
 import json
 import os
 import re
@@ -35,7 +34,7 @@ class Settings:
 
     target: str = _variable("LORELINE_TARGET", "dbt target: local, dev, ci or prod", "local")
     namespace_suffix: str = _variable(
-        "LORELINE_NAMESPACE", "who `dev` (default: your login) or which run `ci` is prefixed by"
+        "LORELINE_NAMESPACE", "what dev (a user) or ci (a run) puts before its names"
     )
     catalog_uri: str = _variable("LORELINE_CATALOG_URI", "Iceberg REST catalog")
     catalog_warehouse: str = _variable(
@@ -103,12 +102,12 @@ class Settings:
         """What namespaces, Postgres schemas and locks start with: `` for local and prod."""
         if self.target in ("local", "prod"):
             return ""
-        suffix = self.namespace_suffix or (getpass.getuser() if self.target == "dev" else "")
-        if not suffix:
+        if not re.fullmatch(r"[a-z][a-z0-9_]*", self.namespace_suffix):
             raise LorelineError(
-                "target ci needs a name of its own", "set LORELINE_NAMESPACE to the run's id"
+                f"target {self.target} needs a name to put before its tables",
+                "set LORELINE_NAMESPACE to a user or run, in lower-case letters, digits and _",
             )
-        return re.sub(r"\W+", "_", suffix.lower()) + "_"
+        return self.namespace_suffix + "_"
 
     @property
     def oauth2_uri(self) -> str:

@@ -1,0 +1,143 @@
+"""The dbt-duckdb plugin: attaches the stores, offers SQL functions, materializes in the lake.
+
+Named in `profiles.yml`; its `config` says which dbt target runs, so that a plain `dbt build` writes
+where that target may.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+from dbt.adapters.duckdb.plugins import BasePlugin
+from dbt.adapters.duckdb.utils import TargetConfig
+from dbt_common.exceptions import DbtRuntimeError
+
+from loreline.errors import LorelineError
+from loreline.lake import duck
+from loreline.lake.catalog import find_table, load_catalog
+from loreline.lake.materialize import (
+    Model,
+    Reading,
+    materialize_batches,
+    materialize_seed,
+    materialize_sql,
+)
+from loreline.lake.sql_functions import register
+from loreline.settings import Settings
+
+# What the Python model that runs in this thread reads and is; dbt gives its function no way to be
+# handed either.
+_running = threading.local()
+
+
+class Plugin(BasePlugin):
+    """One per dbt process; its cursor is the thread's own DuckDB connection."""
+
+    def initialize(self, plugin_config: dict[str, Any]) -> None:
+        """Read the settings for dbt's target."""
+        self.settings = dataclasses.replace(Settings.load(), target=plugin_config["target"])
+        self.threads = threading.local()
+
+    def update_connection_config(self, creds: Any, config: dict[str, Any]) -> None:
+        """Let DuckDB spill to disk under a limit."""
+        config.update(duck.connection_config(self.settings))
+
+    def configure_connection(self, conn: duckdb.DuckDBPyConnection) -> None:
+        """Attach the lake and Postgres, and register the scalar functions."""
+        duck.prepare(conn, self.settings, read_only=False)
+        register(conn, self.settings)
+
+    def configure_cursor(self, cursor: duckdb.DuckDBPyConnection) -> None:
+        """Remember the connection of this thread: temporary tables live in it."""
+        cursor.execute("set timezone = 'UTC'")
+        self.threads.cursor = cursor
+
+    def store(self, target_config: TargetConfig) -> None:
+        """Entry point of the materializations (`adapter.store_relation` in Jinja).
+
+        `target_config.config` holds the step, the model and what the step needs; the message for
+        dbt's log is put into it as `message`.
+        """
+        request = target_config.config
+        model = _model(request["model"])
+        try:
+            request["message"] = self._step(request["step"], model, request)
+        except LorelineError as error:
+            raise DbtRuntimeError(str(error)) from error
+
+    def _step(self, step: str, model: Model, request: dict[str, Any]) -> str:
+        cursor = self.threads.cursor
+        if step == "sql":
+            return materialize_sql(self.settings, cursor, model, request["sql"])
+        if step == "seed":
+            return materialize_seed(
+                self.settings, cursor, model, request["file"], request["column_types"]
+            )
+        if step == "begin_python":
+            exists = find_table(load_catalog(self.settings), model.relation) is not None
+            fresh = model.full_refresh or not exists
+            _running.reading = Reading(self.settings, model.name, from_start=fresh)
+            _running.model = model
+            return ""
+        assert step == "end_python", step
+        return _running.message
+
+
+def store_python_result(result: Any, connection: duckdb.DuckDBPyConnection) -> None:
+    """Commit what a dbt Python model returned: a batch reader slice by slice, else as a whole."""
+    model: Model = _running.model
+    reading: Reading = _running.reading
+    if isinstance(result, pa.RecordBatchReader):
+        _running.message = materialize_batches(
+            reading.settings, connection, model, result, reading
+        )
+        return
+    connection.register("python_result", result)
+    try:
+        _running.message = materialize_sql(
+            reading.settings, connection, model, "select * from python_result"
+        )
+    finally:
+        connection.unregister("python_result")
+
+
+def settings() -> Settings:
+    """The settings of the Python model that runs in this thread."""
+    return _running.reading.settings
+
+
+def new_rows(upstream: Any, columns: str = "*", *, variant: str = "", where: str = "true") -> str:
+    """SQL for the rows of `upstream` that the running Python model has not read yet.
+
+    The twin of the macro `newer_than_watermark`.
+
+    Args:
+        upstream: `schema.table` in the lake (`dbt.ref.…` gives data; this wants the name).
+        columns: what to select.
+        variant: the slice of the model that reads, such as a configuration hash.
+        where: a further condition.
+    """
+    low, high = _running.reading.range(upstream, variant)
+    return (
+        f"select {columns} from lake.{upstream}"  # noqa: S608
+        f" where _batch > {low} and _batch <= {high} and ({where})"
+    )
+
+
+def reader(schema: pa.Schema, batches: Iterator[pa.RecordBatch]) -> pa.RecordBatchReader:
+    """What a Python model returns so that each batch is committed by itself."""
+    return pa.RecordBatchReader.from_batches(schema, batches)
+
+
+def _model(fields: dict[str, Any]) -> Model:
+    tuples = {
+        name: tuple(tuple(item) if isinstance(item, list) else item for item in value)
+        for name, value in fields.items()
+        if isinstance(value, list)
+    }
+    return Model(**{**fields, **tuples})

@@ -1,0 +1,378 @@
+"""What dbt's materializations do in the lake: `table`, `incremental` and `seed`.
+
+The Jinja side only gathers a `Model`; everything with an order of steps, a lock or a `finally`
+happens here, where it can be tested without dbt.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from loreline.errors import LorelineError
+from loreline.lake.catalog import find_table
+from loreline.lake.commits import Commit, LockedTable, Watermarks, Writer, last_batch, locked
+from loreline.postgres import connect
+from loreline.settings import Settings
+
+READ_ROWS = 50_000
+TEMPORARY = "loreline_result"
+# The macro `newer_than_watermark` writes these names; DuckDB folds the variables into constants, so
+# that file statistics prune what was read before.
+WATERMARK_VARIABLE = re.compile(r"getvariable\('low:([^']+)'\)")
+
+
+@dataclass(frozen=True)
+class Model:
+    """One dbt node to be materialized.
+
+    Args:
+        relation: `schema.table` in the lake.
+        name: the node's name, under which its watermarks are kept.
+        strategy: append or merge; only for incremental models.
+        unique_key: columns that identify a row; empty for an append of anything.
+        columns: declared columns as (name, type, not null), checked when the contract is enforced.
+    """
+
+    relation: str
+    name: str
+    invocation_id: str
+    code_version: str
+    materialized: str = "table"
+    strategy: str = "append"
+    unique_key: tuple[str, ...] = ()
+    full_refresh: bool = False
+    contract: bool = False
+    columns: tuple[tuple[str, str, bool], ...] = ()
+    partition_by: tuple[str, ...] = ()
+    on_schema_change: str = "append_new_columns"
+    options: dict[str, Any] = field(default_factory=dict, hash=False)
+
+    @property
+    def writer(self) -> Writer:
+        """Who the commits of this model name as their writer."""
+        return Writer(self.invocation_id, self.name, self.code_version)
+
+
+@dataclass
+class Reading:
+    """What a model reads in this run: per (upstream, variant) rows of low < `_batch` <= high."""
+
+    settings: Settings
+    model: str
+    from_start: bool
+    bounds: dict[tuple[str, str], tuple[int, int]] = field(default_factory=dict)
+
+    def range(self, upstream: str, variant: str = "") -> tuple[int, int]:
+        """Fix the bounds for one upstream; the same answer for the rest of the run."""
+        key = (upstream, variant)
+        if key not in self.bounds:
+            with connect(self.settings, autocommit=True) as connection:
+                low = -1 if self.from_start else self._watermark(connection, key)
+                self.bounds[key] = low, last_batch(connection, self.settings, upstream)
+        return self.bounds[key]
+
+    def watermarks(self) -> Watermarks:
+        """The state after everything within the bounds was read."""
+        moved = {key: high for key, (low, high) in self.bounds.items() if high > low}
+        return Watermarks(self.model, moved)
+
+    def _watermark(self, connection: Any, key: tuple[str, str]) -> int:
+        row = connection.execute(
+            f"select last_batch from {self.settings.prefix}operations.watermarks"  # noqa: S608
+            " where model = %s and upstream = %s and variant = %s",
+            (self.model, *key),
+        ).fetchone()
+        return row[0] if row else -1
+
+
+def materialize_sql(
+    settings: Settings, cursor: duckdb.DuckDBPyConnection, model: Model, sql: str
+) -> str:
+    """Run a model's SQL and commit what it changes; returns dbt's one-line message.
+
+    The table's lock is held from before the watermarks are read until they are recorded: a second
+    build of the same model waits, then finds nothing left to do.
+
+    Raises:
+        LorelineError: the contract does not hold, a key repeats, or the schema may not change.
+    """
+    with locked(settings, model.relation) as table, _temporary(cursor):
+        exists = find_table(table.catalog, model.relation) is not None
+        fresh = not exists or model.full_refresh or model.materialized != "incremental"
+        reading = Reading(settings, model.name, from_start=fresh)
+        for upstream in dict.fromkeys(WATERMARK_VARIABLE.findall(sql)):
+            low, high = reading.range(upstream)
+            cursor.execute(f"""set variable "low:{upstream}" = {low}""")
+            cursor.execute(f"""set variable "high:{upstream}" = {high}""")
+        try:
+            cursor.execute(f"create temp table {TEMPORARY} as {sql}")
+        finally:
+            for upstream, _ in reading.bounds:
+                cursor.execute(f"""reset variable "low:{upstream}" """)
+                cursor.execute(f"""reset variable "high:{upstream}" """)
+        _check_contract(cursor, model)
+        watermarks = reading.watermarks()
+        if model.materialized != "incremental":
+            return _message(_replace(table, cursor, model))
+        if fresh:
+            _check_unique(cursor, model)
+            commit = table.overwrite(_rows(cursor), model.writer, watermarks=watermarks,
+                                     partition_by=model.partition_by)
+        else:
+            _evolve(table, cursor, model)
+            if model.strategy == "merge":
+                commit = _merge(table, cursor, model, watermarks)
+            else:
+                commit = _append(table, cursor, model, watermarks)
+        return _message(commit)
+
+
+def materialize_batches(
+    settings: Settings,
+    cursor: duckdb.DuckDBPyConnection,
+    model: Model,
+    batches: pa.RecordBatchReader,
+    reading: Reading,
+) -> str:
+    """Commit each batch of a Python model as an append of its own, a valid snapshot each.
+
+    The work of the model happens between the commits, outside any lock. A row whose key another
+    run has committed meanwhile is left out.
+    """
+    commits: list[Commit] = []
+    with locked(settings, model.relation) as table:
+        start = table.last_batch()
+        if model.full_refresh or find_table(table.catalog, model.relation) is None:
+            rows = batches if model.full_refresh else _none_of(batches.schema)
+            commits += _kept(table.overwrite(rows, model.writer, partition_by=model.partition_by))
+    for batch in batches:
+        with locked(settings, model.relation) as table:
+            rows = pa.Table.from_batches([batch])
+            if model.unique_key and table.last_batch() > start:
+                rows = _absent(cursor, model, rows, start)
+            commits += _kept(
+                table.append(rows, model.writer, partition_by=model.partition_by)
+            )
+    with locked(settings, model.relation) as table:
+        table.save_watermarks(reading.watermarks())
+    return f"{sum(commit.rows for commit in commits)} rows in {len(commits)} commits"
+
+
+def materialize_seed(
+    settings: Settings,
+    cursor: duckdb.DuckDBPyConnection,
+    model: Model,
+    file: str,
+    column_types: dict[str, str],
+) -> str:
+    """Load a CSV file of settings; nothing is committed when its content is what is there."""
+    types = ", ".join(f"{_quoted(name)}: {_quoted(kind)}" for name, kind in column_types.items())
+    options = f", types = {{{types}}}" if types else ""
+    sql = f"select * from read_csv({_quoted(file)}, header = true{options})"  # noqa: S608
+    return materialize_sql(settings, cursor, model, sql)
+
+
+def _replace(table: LockedTable, cursor: duckdb.DuckDBPyConnection, model: Model) -> Commit | None:
+    digest = _digest(cursor)
+    if table.content_digest() == digest:
+        return None
+    return table.overwrite(
+        _rows(cursor),
+        model.writer,
+        properties={"content-digest": digest},
+        partition_by=model.partition_by,
+    )
+
+
+def _append(
+    table: LockedTable, cursor: duckdb.DuckDBPyConnection, model: Model, watermarks: Watermarks
+) -> Commit | None:
+    _check_unique(cursor, model)
+    if model.unique_key:
+        keys = ", ".join(model.unique_key)
+        cursor.execute(
+            f"create or replace temp table {TEMPORARY} as from {TEMPORARY}"
+            f" anti join lake.{model.relation} using ({keys})"
+        )
+    return table.append(
+        _rows(cursor), model.writer, watermarks=watermarks, partition_by=model.partition_by
+    )
+
+
+def _merge(
+    table: LockedTable, cursor: duckdb.DuckDBPyConnection, model: Model, watermarks: Watermarks
+) -> Commit | None:
+    """Insert new keys and update rows that differ; `_` columns are not compared."""
+    if not model.unique_key:
+        raise LorelineError(f"{model.name} merges without a key", "set `unique_key` in its config")
+    _check_unique(cursor, model)
+    started = time.monotonic()
+    columns = [name for name, _ in _describe(cursor, TEMPORARY) if not name.startswith("_")]
+    same_key = " and ".join(f"old.{key} = new.{key}" for key in model.unique_key)
+    compared = [name for name in columns if name not in model.unique_key]
+    differs = " or ".join(f"old.{name} is distinct from new.{name}" for name in compared)
+    cursor.execute(
+        f"create temp table {TEMPORARY}_changed as select new.* from {TEMPORARY} as new"
+        f" left join lake.{model.relation} as old on {same_key}"
+        f" where old.{model.unique_key[0]} is null or {differs or 'false'}"
+    )
+    changed = _count(cursor, f"{TEMPORARY}_changed")
+    if not changed:
+        table.save_watermarks(watermarks)
+        return None
+    batch = table.next_batch()
+    values = [*columns, "_batch", "_code_version"]
+    sources = [
+        *(f"new.{name}" for name in columns), str(batch), _quoted(model.code_version)
+    ]
+    updates = ", ".join(
+        f"{name} = {source}"
+        for name, source in zip(values, sources, strict=True)
+        if name not in model.unique_key
+    )
+    cursor.execute(
+        f"merge into lake.{model.relation} as old using {TEMPORARY}_changed as new on {same_key}"
+        f" when matched then update set {updates}"
+        f" when not matched then insert ({', '.join(values)}) values ({', '.join(sources)})"
+    )
+    return table.record(model.writer, batch, changed, time.monotonic() - started, watermarks)
+
+
+def _evolve(table: LockedTable, cursor: duckdb.DuckDBPyConnection, model: Model) -> None:
+    """Follow the model's columns as `on_schema_change` says; dropping is never done for it."""
+    stored = find_table(table.catalog, model.relation)
+    assert stored is not None
+    ours = [name for name, _ in _describe(cursor, TEMPORARY)]
+    theirs = [f.name for f in stored.schema().fields if not f.name.startswith("_")]
+    added = [name for name in ours if name not in theirs and not name.startswith("_")]
+    missing = [name for name in theirs if name not in ours]
+    if model.on_schema_change == "fail" and (added or missing):
+        raise LorelineError(
+            f"the columns of {model.relation} changed (new: {added}, gone: {missing})",
+            "run with --full-refresh, or set on_schema_change",
+        )
+    if added and model.on_schema_change != "ignore":
+        schema = cursor.execute(f"from {TEMPORARY} limit 0").to_arrow_table().schema
+        with stored.update_schema() as update:
+            update.union_by_name(pa.schema([schema.field(name) for name in added]))
+    elif added:
+        kept = ", ".join(name for name in ours if name in theirs)
+        cursor.execute(f"create or replace temp table {TEMPORARY} as select {kept} from {TEMPORARY}")
+    for name in missing:
+        kind = next(t for n, t in _describe(cursor, f"lake.{model.relation}") if n == name)
+        cursor.execute(f"alter table {TEMPORARY} add column {name} {kind}")
+
+
+def _check_contract(cursor: duckdb.DuckDBPyConnection, model: Model) -> None:
+    if not model.contract:
+        return
+    declared = ", ".join(f'"{name}" {kind}' for name, kind, _ in model.columns)
+    cursor.execute(f"create or replace temp table {TEMPORARY}_contract ({declared})")
+    expected = dict(_describe(cursor, f"{TEMPORARY}_contract"))
+    actual = {n: t for n, t in _describe(cursor, TEMPORARY) if not n.startswith("_")}
+    faults = [
+        f"{name}: declared {expected.get(name, 'not at all')}, is {actual.get(name, 'missing')}"
+        for name in dict.fromkeys([*expected, *actual])
+        if not name.startswith("_") and expected.get(name) != actual.get(name)
+    ]
+    for name, _, not_null in model.columns:
+        if not_null and not name.startswith("_") and name in actual:
+            nulls = cursor.execute(
+                f"select count(*) from {TEMPORARY} where {name} is null"  # noqa: S608
+            ).fetchone()
+            if nulls and nulls[0]:
+                faults.append(f"{name}: {nulls[0]} rows are null")
+    if faults:
+        raise LorelineError(
+            f"the contract of {model.name} does not hold ({'; '.join(faults)})",
+            "change the model or its contract; the table is as it was",
+        )
+
+
+def _check_unique(cursor: duckdb.DuckDBPyConnection, model: Model) -> None:
+    if not model.unique_key:
+        return
+    keys = ", ".join(model.unique_key)
+    row = cursor.execute(
+        f"select {keys} from {TEMPORARY} group by {keys} having count(*) > 1 limit 1"  # noqa: S608
+    ).fetchone()
+    if row:
+        raise LorelineError(
+            f"{model.name} gave several rows for {keys} = {row}",
+            "make the model's key unique; the table is as it was",
+        )
+
+
+def _absent(
+    cursor: duckdb.DuckDBPyConnection, model: Model, rows: pa.Table, since: int
+) -> pa.Table:
+    """The rows whose key is not among those committed after `_batch` = since."""
+    cursor.register("slice_of_rows", rows)
+    try:
+        return cursor.execute(
+            "from slice_of_rows anti join"
+            f" (from lake.{model.relation} where _batch > {since}) as newer"
+            f" using ({', '.join(model.unique_key)})"
+        ).to_arrow_table()
+    finally:
+        cursor.unregister("slice_of_rows")
+
+
+def _digest(cursor: duckdb.DuckDBPyConnection) -> str:
+    """A digest of the rows that does not depend on their order, `_` columns left out."""
+    described = [(n, t) for n, t in _describe(cursor, TEMPORARY) if not n.startswith("_")]
+    packed = ", ".join(f"{name} := {name}" for name, _ in described)
+    row = cursor.execute(
+        "select count(*), coalesce(sum(md5_number_lower(to_json(struct_pack("
+        f"{packed})))::hugeint), 0) from {TEMPORARY}"
+    ).fetchone()
+    assert row is not None
+    types = ",".join(f"{name} {kind}" for name, kind in described)
+    return f"{row[0]}:{row[1]}:{types}"
+
+
+@contextmanager
+def _temporary(cursor: duckdb.DuckDBPyConnection) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        for suffix in ("", "_changed", "_contract"):
+            cursor.execute(f"drop table if exists temp.{TEMPORARY}{suffix}")
+
+
+def _rows(cursor: duckdb.DuckDBPyConnection) -> pa.RecordBatchReader:
+    return cursor.execute(f"from {TEMPORARY}").to_arrow_reader(READ_ROWS)
+
+
+def _none_of(schema: pa.Schema) -> pa.RecordBatchReader:
+    return pa.RecordBatchReader.from_batches(schema, [])
+
+
+def _describe(cursor: duckdb.DuckDBPyConnection, table: str) -> list[tuple[str, str]]:
+    return [(row[0], row[1]) for row in cursor.execute(f"describe {table}").fetchall()]
+
+
+def _count(cursor: duckdb.DuckDBPyConnection, table: str) -> int:
+    row = cursor.execute(f"select count(*) from {table}").fetchone()  # noqa: S608
+    assert row is not None
+    return row[0]
+
+
+def _kept(commit: Commit | None) -> Iterable[Commit]:
+    return [commit] if commit else []
+
+
+def _message(commit: Commit | None) -> str:
+    return f"{commit.rows} rows" if commit else "nothing changed"
+
+
+def _quoted(value: str) -> str:
+    return "'" + value.replace("'", "''") + "'"

@@ -1,0 +1,13 @@
+{# A lake table that grows (append) or follows its keys (merge) by what is new upstream. #}
+{% materialization incremental, adapter="duckdb", supported_languages=["sql", "python"] %}
+  {% if config.get("incremental_strategy") not in (none, "append", "merge") %}
+    {% do exceptions.raise_compiler_error(
+      "incremental_strategy of " ~ this ~ " must be append or merge"
+    ) %}
+  {% endif %}
+  {{ run_hooks(pre_hooks, inside_transaction=false) }}
+  {% set message = lake_materialize("incremental") %}
+  {% call noop_statement("main", message, "OK", 0) %}{% endcall %}
+  {{ run_hooks(post_hooks, inside_transaction=false) }}
+  {% do return({"relations": [this.incorporate(type="table")]}) %}
+{% endmaterialization %}

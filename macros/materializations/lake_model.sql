@@ -1,0 +1,56 @@
+{# What the plugin needs to know of the node that is materialized. #}
+{% macro lake_model(materialized) %}
+  {% set columns = [] %}
+  {% for column in model.columns.values() if column.data_type %}
+    {% set constraints = column.constraints | map(attribute="type") | map("string") | list %}
+    {% do columns.append([column.name, column.data_type, "not_null" in constraints | join(" ")]) %}
+  {% endfor %}
+  {% set unique_key = config.get("unique_key", []) %}
+  {% do return({
+    "relation": this.schema ~ "." ~ this.identifier,
+    "name": this.schema ~ "." ~ this.identifier,
+    "invocation_id": invocation_id,
+    "code_version": loreline_code_version(),
+    "materialized": materialized,
+    "strategy": config.get("incremental_strategy") or "append",
+    "unique_key": [unique_key] if unique_key is string else unique_key | list,
+    "full_refresh": should_full_refresh(),
+    "contract": config.get("contract").enforced or false,
+    "columns": columns,
+    "partition_by": config.get("partition_by", []),
+    "on_schema_change": config.get("on_schema_change") or "append_new_columns",
+  }) %}
+{% endmacro %}
+
+
+{# The version of the code that writes: the package's and, shortened, the checksum of the model. #}
+{% macro loreline_code_version() %}
+  {% do return("0.1.0+" ~ (model.checksum.checksum | default("none"))[:12]) %}
+{% endmacro %}
+
+
+{# One step of a materialization in Python; gives the line that dbt logs. #}
+{% macro lake_step(step, materialized, extra={}) %}
+  {% set request = {"step": step, "model": lake_model(materialized)} %}
+  {% do request.update(extra) %}
+  {% do adapter.store_relation("lake", this, [], "", "", request) %}
+  {% do return(request["message"]) %}
+{% endmacro %}
+
+
+{# Materialize the running SQL or Python model, whichever it is. #}
+{% macro lake_materialize(materialized) %}
+  {% if model.language == "python" %}
+    {% do lake_step("begin_python", materialized) %}
+    {% do adapter.submit_python_job(model, compiled_code ~ lake_python_tail()) %}
+    {% do return(lake_step("end_python", materialized)) %}
+  {% endif %}
+  {% do return(lake_step("sql", materialized, {"sql": sql})) %}
+{% endmacro %}
+
+
+{% macro lake_python_tail() %}
+
+
+from loreline.dbt_plugin import store_python_result as materialize  # noqa: E402
+{% endmacro %}
