@@ -58,6 +58,9 @@ class Settings:
     postgres_url: str = _variable(
         "LORELINE_POSTGRES_URL", "Postgres with pgvector, as a URL", secret=True
     )
+    reader_postgres_url: str = _variable(
+        "LORELINE_READER_POSTGRES_URL", "the same as a role that may only read", secret=True
+    )
     duckdb_memory_limit: str = _variable(
         "LORELINE_DUCKDB_MEMORY_LIMIT", "DuckDB spills to disk above this", "2GB"
     )

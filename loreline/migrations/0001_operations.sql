@@ -1,5 +1,5 @@
 -- Run records: what was committed where, how far each model has read, what was set aside.
-create schema {prefix}operations;
+create schema if not exists {prefix}operations;
 
 -- Numbers for the `_batch` column. Taken under the lock of the table that is written, so that within
 -- one table they become visible in order.
