@@ -7,6 +7,7 @@ where that target may.
 from __future__ import annotations
 
 import dataclasses
+import re
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -33,6 +34,8 @@ from loreline.settings import Settings
 # What the Python model that runs in this thread reads and is; dbt gives its function no way to be
 # handed either.
 _running = threading.local()
+
+_UPSTREAM = re.compile(r'"?lake"?\."?(\w+)"?\."?(\w+)"?', re.IGNORECASE)
 
 
 class Plugin(BasePlugin):
@@ -93,9 +96,7 @@ def store_python_result(result: Any, connection: duckdb.DuckDBPyConnection) -> N
     model: Model = _running.model
     reading: Reading = _running.reading
     if isinstance(result, pa.RecordBatchReader):
-        _running.message = materialize_batches(
-            reading.settings, connection, model, result, reading
-        )
+        _running.message = materialize_batches(reading.settings, connection, model, result, reading)
         return
     connection.register("python_result", result)
     try:
@@ -111,22 +112,21 @@ def settings() -> Settings:
     return _running.reading.settings
 
 
-def new_rows(upstream: Any, columns: str = "*", *, variant: str = "", where: str = "true") -> str:
-    """SQL for the rows of `upstream` that the running Python model has not read yet.
+def new_rows(
+    relation: duckdb.DuckDBPyRelation, *, variant: str = ""
+) -> duckdb.DuckDBPyRelation:
+    """The rows of `dbt.ref(…)` that the running Python model has not read yet.
 
     The twin of the macro `newer_than_watermark`.
 
     Args:
-        upstream: `schema.table` in the lake (`dbt.ref.…` gives data; this wants the name).
-        columns: what to select.
+        relation: an upstream table, as dbt gives it.
         variant: the slice of the model that reads, such as a configuration hash.
-        where: a further condition.
     """
-    low, high = _running.reading.range(upstream, variant)
-    return (
-        f"select {columns} from lake.{upstream}"  # noqa: S608
-        f" where _batch > {low} and _batch <= {high} and ({where})"
-    )
+    upstream = _UPSTREAM.search(relation.sql_query())
+    assert upstream, relation.sql_query()
+    low, high = _running.reading.range(f"{upstream[1]}.{upstream[2]}", variant)
+    return relation.filter(f"_batch > {low} and _batch <= {high}")
 
 
 def reader(schema: pa.Schema, batches: Iterator[pa.RecordBatch]) -> pa.RecordBatchReader:

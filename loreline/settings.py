@@ -24,7 +24,9 @@ LOOPBACK = {"127.0.0.1", "localhost", "::1", ""}
 
 def _variable(name: str, help_text: str, default: str = "", *, secret: bool = False) -> str:
     return field(  # type: ignore[return-value]
-        default=default, metadata={"variable": name, "help": help_text, "secret": secret}
+        default=default,
+        repr=not secret,
+        metadata={"variable": name, "help": help_text, "secret": secret},
     )
 
 
@@ -127,7 +129,8 @@ class Settings:
         missing = [
             f.metadata["variable"]
             for f in fields(self)
-            if f.name in ("catalog_uri", "s3_endpoint", "postgres_url") and not getattr(self, f.name)
+            if f.name in ("catalog_uri", "s3_endpoint", "postgres_url")
+            and not getattr(self, f.name)
         ]
         if missing:
             raise LorelineError(

@@ -103,5 +103,3 @@ def _partition_field(expression: str) -> tuple[str, object, str]:
     column, _, argument = column.partition(",")
     text = f"{transform}[{argument.strip()}]" if argument else transform
     return column, parse_transform(text), f"{column}_{transform}"
-
-

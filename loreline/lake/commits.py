@@ -283,9 +283,7 @@ class LockedTable:
 
     def _execute(self, statement: str, parameters: tuple[object, ...] = ()) -> psycopg.Cursor:
         schema = f"{self.settings.prefix}operations."
-        return self.connection.execute(
-            statement.replace("{}", schema).encode(), parameters or None
-        )
+        return self.connection.execute(statement.replace("{}", schema).encode(), parameters or None)
 
 
 @contextmanager
@@ -338,6 +336,17 @@ def last_batch(connection: psycopg.Connection, settings: Settings, name: str) ->
     row = connection.execute(statement, (name,)).fetchone()
     assert row is not None
     return row[0]
+
+
+def rewritten(
+    connection: psycopg.Connection, settings: Settings, name: str, low: int, high: int
+) -> bool:
+    """Whether a table was replaced as a whole by a commit with low < batch <= high."""
+    statement = SQL(
+        "select 1 from {}.commits where table_name = %s and batch > %s and batch <= %s"
+        " and operation = 'overwrite' limit 1"
+    ).format(Identifier(f"{settings.prefix}operations"))
+    return connection.execute(statement, (name, low, high)).fetchone() is not None
 
 
 class _Stamped:

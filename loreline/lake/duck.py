@@ -108,9 +108,7 @@ def connection_config(settings: Settings) -> dict[str, str]:
     return {"memory_limit": settings.duckdb_memory_limit, "temp_directory": str(spill)}
 
 
-def prepare(
-    connection: duckdb.DuckDBPyConnection, settings: Settings, *, read_only: bool
-) -> None:
+def prepare(connection: duckdb.DuckDBPyConnection, settings: Settings, *, read_only: bool) -> None:
     """Load the extensions into a connection and attach both stores."""
     for statement in load_statements(settings):
         connection.execute(statement)

@@ -18,7 +18,15 @@ import pyarrow as pa
 
 from loreline.errors import LorelineError
 from loreline.lake.catalog import find_table
-from loreline.lake.commits import Commit, LockedTable, Watermarks, Writer, last_batch, locked
+from loreline.lake.commits import (
+    Commit,
+    LockedTable,
+    Watermarks,
+    Writer,
+    last_batch,
+    locked,
+    rewritten,
+)
 from loreline.postgres import connect
 from loreline.settings import Settings
 
@@ -84,9 +92,22 @@ class Reading:
         moved = {key: high for key, (low, high) in self.bounds.items() if high > low}
         return Watermarks(self.model, moved)
 
+    def earliest_repeat(self) -> int:
+        """The `_batch` after which the target may hold rows that this run derives again.
+
+        Numbers come from one sequence, so what was derived from rows above a watermark has numbers
+        above it too. Where an upstream table was written anew, any row may come again: -1.
+        """
+        lows = [low for low, _ in self.bounds.values()]
+        with connect(self.settings, autocommit=True) as connection:
+            for (upstream, _), (low, high) in self.bounds.items():
+                if low < 0 or rewritten(connection, self.settings, upstream, low, high):
+                    return -1
+        return min(lows, default=-1)
+
     def _watermark(self, connection: Any, key: tuple[str, str]) -> int:
         row = connection.execute(
-            f"select last_batch from {self.settings.prefix}operations.watermarks"  # noqa: S608
+            f"select last_batch from {self.settings.prefix}operations.watermarks"
             " where model = %s and upstream = %s and variant = %s",
             (self.model, *key),
         ).fetchone()
@@ -124,14 +145,15 @@ def materialize_sql(
             return _message(_replace(table, cursor, model))
         if fresh:
             _check_unique(cursor, model)
-            commit = table.overwrite(_rows(cursor), model.writer, watermarks=watermarks,
-                                     partition_by=model.partition_by)
+            commit = table.overwrite(
+                _rows(cursor), model.writer, watermarks=watermarks, partition_by=model.partition_by
+            )
         else:
             _evolve(table, cursor, model)
             if model.strategy == "merge":
                 commit = _merge(table, cursor, model, watermarks)
             else:
-                commit = _append(table, cursor, model, watermarks)
+                commit = _append(table, cursor, model, reading)
         return _message(commit)
 
 
@@ -144,23 +166,25 @@ def materialize_batches(
 ) -> str:
     """Commit each batch of a Python model as an append of its own, a valid snapshot each.
 
-    The work of the model happens between the commits, outside any lock. A row whose key another
-    run has committed meanwhile is left out.
+    The work of the model happens between the commits, outside any lock. A row whose key a killed or
+    a concurrent run has committed is left out.
     """
     commits: list[Commit] = []
     with locked(settings, model.relation) as table:
-        start = table.last_batch()
         if model.full_refresh or find_table(table.catalog, model.relation) is None:
             rows = batches if model.full_refresh else _none_of(batches.schema)
             commits += _kept(table.overwrite(rows, model.writer, partition_by=model.partition_by))
     for batch in batches:
         with locked(settings, model.relation) as table:
             rows = pa.Table.from_batches([batch])
-            if model.unique_key and table.last_batch() > start:
-                rows = _absent(cursor, model, rows, start)
-            commits += _kept(
-                table.append(rows, model.writer, partition_by=model.partition_by)
-            )
+            since = reading.earliest_repeat()
+            if model.unique_key and table.last_batch() > since:
+                cursor.register("slice_of_rows", rows)
+                rows = cursor.execute(
+                    f"from {_absent('slice_of_rows', model, since)}"
+                ).to_arrow_table()
+                cursor.unregister("slice_of_rows")
+            commits += _kept(table.append(rows, model.writer, partition_by=model.partition_by))
     with locked(settings, model.relation) as table:
         table.save_watermarks(reading.watermarks())
     return f"{sum(commit.rows for commit in commits)} rows in {len(commits)} commits"
@@ -176,7 +200,7 @@ def materialize_seed(
     """Load a CSV file of settings; nothing is committed when its content is what is there."""
     types = ", ".join(f"{_quoted(name)}: {_quoted(kind)}" for name, kind in column_types.items())
     options = f", types = {{{types}}}" if types else ""
-    sql = f"select * from read_csv({_quoted(file)}, header = true{options})"  # noqa: S608
+    sql = f"select * from read_csv({_quoted(file)}, header = true{options})"
     return materialize_sql(settings, cursor, model, sql)
 
 
@@ -193,17 +217,17 @@ def _replace(table: LockedTable, cursor: duckdb.DuckDBPyConnection, model: Model
 
 
 def _append(
-    table: LockedTable, cursor: duckdb.DuckDBPyConnection, model: Model, watermarks: Watermarks
+    table: LockedTable, cursor: duckdb.DuckDBPyConnection, model: Model, reading: Reading
 ) -> Commit | None:
     _check_unique(cursor, model)
+    rows = TEMPORARY
     if model.unique_key:
-        keys = ", ".join(model.unique_key)
-        cursor.execute(
-            f"create or replace temp table {TEMPORARY} as from {TEMPORARY}"
-            f" anti join lake.{model.relation} using ({keys})"
-        )
+        rows = _absent(TEMPORARY, model, reading.earliest_repeat())
     return table.append(
-        _rows(cursor), model.writer, watermarks=watermarks, partition_by=model.partition_by
+        cursor.execute(f"from {rows}").to_arrow_reader(READ_ROWS),
+        model.writer,
+        watermarks=reading.watermarks(),
+        partition_by=model.partition_by,
     )
 
 
@@ -230,9 +254,7 @@ def _merge(
         return None
     batch = table.next_batch()
     values = [*columns, "_batch", "_code_version"]
-    sources = [
-        *(f"new.{name}" for name in columns), str(batch), _quoted(model.code_version)
-    ]
+    sources = [*(f"new.{name}" for name in columns), str(batch), _quoted(model.code_version)]
     updates = ", ".join(
         f"{name} = {source}"
         for name, source in zip(values, sources, strict=True)
@@ -265,7 +287,9 @@ def _evolve(table: LockedTable, cursor: duckdb.DuckDBPyConnection, model: Model)
             update.union_by_name(pa.schema([schema.field(name) for name in added]))
     elif added:
         kept = ", ".join(name for name in ours if name in theirs)
-        cursor.execute(f"create or replace temp table {TEMPORARY} as select {kept} from {TEMPORARY}")
+        cursor.execute(
+            f"create or replace temp table {TEMPORARY} as select {kept} from {TEMPORARY}"
+        )
     for name in missing:
         kind = next(t for n, t in _describe(cursor, f"lake.{model.relation}") if n == name)
         cursor.execute(f"alter table {TEMPORARY} add column {name} {kind}")
@@ -286,7 +310,7 @@ def _check_contract(cursor: duckdb.DuckDBPyConnection, model: Model) -> None:
     for name, _, not_null in model.columns:
         if not_null and not name.startswith("_") and name in actual:
             nulls = cursor.execute(
-                f"select count(*) from {TEMPORARY} where {name} is null"  # noqa: S608
+                f"select count(*) from {TEMPORARY} where {name} is null"
             ).fetchone()
             if nulls and nulls[0]:
                 faults.append(f"{name}: {nulls[0]} rows are null")
@@ -302,7 +326,7 @@ def _check_unique(cursor: duckdb.DuckDBPyConnection, model: Model) -> None:
         return
     keys = ", ".join(model.unique_key)
     row = cursor.execute(
-        f"select {keys} from {TEMPORARY} group by {keys} having count(*) > 1 limit 1"  # noqa: S608
+        f"select {keys} from {TEMPORARY} group by {keys} having count(*) > 1 limit 1"
     ).fetchone()
     if row:
         raise LorelineError(
@@ -311,19 +335,13 @@ def _check_unique(cursor: duckdb.DuckDBPyConnection, model: Model) -> None:
         )
 
 
-def _absent(
-    cursor: duckdb.DuckDBPyConnection, model: Model, rows: pa.Table, since: int
-) -> pa.Table:
-    """The rows whose key is not among those committed after `_batch` = since."""
-    cursor.register("slice_of_rows", rows)
-    try:
-        return cursor.execute(
-            "from slice_of_rows anti join"
-            f" (from lake.{model.relation} where _batch > {since}) as newer"
-            f" using ({', '.join(model.unique_key)})"
-        ).to_arrow_table()
-    finally:
-        cursor.unregister("slice_of_rows")
+def _absent(rows: str, model: Model, since: int) -> str:
+    """SQL for the rows whose key is not among those committed after `_batch` = since."""
+    keys = ", ".join(model.unique_key)
+    return (
+        f"{rows} anti join (select {keys} from lake.{model.relation}"
+        f" where _batch > {since}) as newer using ({keys})"
+    )
 
 
 def _digest(cursor: duckdb.DuckDBPyConnection) -> str:
@@ -361,7 +379,7 @@ def _describe(cursor: duckdb.DuckDBPyConnection, table: str) -> list[tuple[str, 
 
 
 def _count(cursor: duckdb.DuckDBPyConnection, table: str) -> int:
-    row = cursor.execute(f"select count(*) from {table}").fetchone()  # noqa: S608
+    row = cursor.execute(f"select count(*) from {table}").fetchone()
     assert row is not None
     return row[0]
 

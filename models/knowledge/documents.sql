@@ -1,0 +1,191 @@
+-- One row per version of a document: a version is added when title, body, deletion or metadata
+-- (permissions, container, address, author) differ from the version before.
+{{ config(
+    materialized="incremental",
+    incremental_strategy="append",
+    unique_key="document_version_id",
+) }}
+
+with candidates as (
+
+    select
+        'notion' as source,
+        page_id as external_id,
+        title,
+        body,
+        url,
+        author_id,
+        cast(null as varchar) as container,
+        parent_id as parent_external_id,
+        created_at,
+        source_updated_at,
+        observed_at,
+        is_deleted,
+        'public' as visibility,
+        {{ list_of(["'public'"]) }} as allowed_principals,
+        'raw_notion.pages' as raw_table,
+        raw_dlt_id,
+        raw_batch as arrival
+    from {{ ref("stg_notion__pages") }}
+    where {{ newer_than_watermark(ref("stg_notion__pages")) }}
+
+    union all
+
+    select
+        'slack' as source,
+        external_id,
+        title,
+        body,
+        url,
+        author_id,
+        container,
+        cast(null as varchar) as parent_external_id,
+        created_at,
+        source_updated_at,
+        observed_at,
+        is_deleted,
+        visibility,
+        allowed_principals,
+        'raw_slack.messages' as raw_table,
+        raw_dlt_id,
+        _batch as arrival
+    from {{ ref("slack_conversations") }}
+    where {{ newer_than_watermark(ref("slack_conversations")) }}
+
+),
+
+cleaned as (
+
+    select
+        source || ':' || external_id as doc_id,
+        source,
+        external_id,
+        coalesce(title, '') as title,
+        -- What was deleted keeps its title, for the record, and no text.
+        case when is_deleted then '' else coalesce(body, '') end as body,
+        url,
+        author_id,
+        container,
+        source || ':' || parent_external_id as parent_doc_id,
+        created_at,
+        source_updated_at,
+        observed_at,
+        is_deleted,
+        visibility,
+        allowed_principals,
+        raw_table,
+        raw_dlt_id,
+        arrival
+    from candidates
+
+),
+
+hashed as (
+
+    select
+        cleaned.*,
+        {{ sha256_hex("title || chr(31) || body") }} as content_hash,
+        {{ sha256_hex(
+            "coalesce(url, '') || chr(31) || coalesce(author_id, '') || chr(31)"
+            ~ " || coalesce(container, '') || chr(31) || coalesce(parent_doc_id, '') || chr(31)"
+            ~ " || " ~ joined_list("allowed_principals", ",")
+        ) }} as metadata_hash
+    from cleaned
+
+),
+
+stored as (
+
+    {% if is_incremental() %}
+    select
+        known.doc_id,
+        known.version_number,
+        known.content_hash,
+        known.metadata_hash,
+        known.is_deleted,
+        row_number() over (
+            partition by known.doc_id order by known.version_number desc nulls last
+        ) as recency
+    from {{ this }} as known
+    inner join (select doc_id from hashed group by doc_id) as touched
+        on known.doc_id = touched.doc_id
+    {% else %}
+    select
+        cast(null as varchar) as doc_id,
+        cast(0 as bigint) as version_number,
+        cast(null as varchar) as content_hash,
+        cast(null as varchar) as metadata_hash,
+        false as is_deleted,
+        1 as recency
+    {% endif %}
+
+),
+
+compared as (
+
+    select
+        hashed.*,
+        coalesce(stored.version_number, 0) as last_version_number,
+        lag(
+            hashed.content_hash || hashed.metadata_hash || cast(hashed.is_deleted as varchar),
+            1,
+            stored.content_hash || stored.metadata_hash || cast(stored.is_deleted as varchar)
+        ) over (
+            partition by hashed.doc_id
+            order by
+                hashed.arrival nulls last,
+                hashed.observed_at nulls last,
+                hashed.source_updated_at nulls last,
+                hashed.raw_dlt_id nulls last
+        ) as state_before
+    from hashed
+    left join stored
+        on hashed.doc_id = stored.doc_id
+        and stored.recency = 1
+
+),
+
+changed as (
+
+    select
+        compared.*,
+        last_version_number + row_number() over (
+            partition by doc_id
+            order by
+                arrival nulls last,
+                observed_at nulls last,
+                source_updated_at nulls last,
+                raw_dlt_id nulls last
+        ) as version_number
+    from compared
+    where state_before is distinct from content_hash || metadata_hash || cast(is_deleted as varchar)
+
+)
+
+select
+    {{ sha256_hex(
+        "doc_id || chr(31) || cast(version_number as varchar) || chr(31) || content_hash"
+        ~ " || metadata_hash || cast(is_deleted as varchar)"
+    ) }} as document_version_id,
+    doc_id,
+    source,
+    external_id,
+    version_number,
+    content_hash,
+    metadata_hash,
+    title,
+    body,
+    url,
+    author_id,
+    container,
+    parent_doc_id,
+    created_at,
+    source_updated_at,
+    observed_at as valid_from,
+    is_deleted,
+    visibility,
+    allowed_principals,
+    raw_table,
+    raw_dlt_id,
+    {{ var("canonicalizer_version") }} as canonicalizer_version
+from changed

@@ -1,0 +1,81 @@
+from datetime import UTC, datetime
+
+import pyarrow as pa
+
+from loreline.dbt_plugin import new_rows, reader, settings
+from loreline.embedding import EmbeddingConfiguration, encode_slices, load_encoder
+
+TEXTS_PER_SLICE = 2_048
+
+SCHEMA = pa.schema(
+    [
+        ("text_hash", pa.string()),
+        ("embedding_model", pa.string()),
+        ("config_hash", pa.string()),
+        ("dimensions", pa.int64()),
+        ("embedding", pa.list_(pa.float32())),
+        ("vector_sha256", pa.string()),
+        ("embedded_at", pa.timestamp("us")),
+    ]
+)
+
+
+def model(dbt, session):
+    """One row per distinct text and embedding configuration: a text is embedded once."""
+    dbt.config(
+        materialized="incremental",
+        incremental_strategy="append",
+        unique_key=["text_hash", "config_hash"],
+        full_refresh=False,
+    )
+    chunks = dbt.ref("chunks")
+    configurations = dbt.ref("embedding_configurations").to_arrow_table().to_pylist()
+    known = f"lake.{dbt.this.schema}.{dbt.this.identifier}" if dbt.is_incremental else None
+    return reader(SCHEMA, embedded(session, chunks, configurations, known))
+
+
+def embedded(session, chunks, configurations, known):
+    """Batches of embeddings, longest texts first, so that a batch pads little."""
+    for row in configurations:
+        new_rows(chunks, variant=row["config_hash"]).create_view("unread", replace=True)
+        absent = (
+            f"anti join (select text_hash from {known} where config_hash = '{row['config_hash']}')"
+            " using (text_hash)"
+            if known
+            else ""
+        )
+        session.execute(
+            "create or replace temp table pending as"
+            f" select text_hash, any_value(text) as text from unread {absent} group by text_hash"
+        )
+        count = session.execute("select count(*) from pending").fetchone()[0]
+        if not count:
+            continue
+        configuration = EmbeddingConfiguration.from_row(row)
+        encoder = load_encoder(configuration, settings())
+        texts = in_slices(session.execute("from pending order by length(text) desc, text_hash"))
+        for batch in encode_slices(encoder, texts, total=count, slice_size=TEXTS_PER_SLICE):
+            yield completed(batch, row)
+
+
+def in_slices(result):
+    """The (hash, text) pairs of a query, some at a time."""
+    while rows := result.fetchmany(TEXTS_PER_SLICE):
+        yield from rows
+
+
+def completed(batch, configuration):
+    """The encoder's batch with the columns that say what made it."""
+    constants = {
+        "embedding_model": configuration["embedding_model"],
+        "config_hash": configuration["config_hash"],
+        "dimensions": configuration["dimensions"],
+        "embedded_at": datetime.now(UTC).replace(tzinfo=None),
+    }
+    columns = [
+        pa.repeat(pa.scalar(constants[field.name], field.type), batch.num_rows)
+        if field.name in constants
+        else batch.column(field.name).cast(field.type)
+        for field in SCHEMA
+    ]
+    return pa.RecordBatch.from_arrays(columns, schema=SCHEMA)
