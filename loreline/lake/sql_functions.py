@@ -5,10 +5,27 @@ Each has a macro in `macros/portable/`; another engine registers the same Python
 
 from __future__ import annotations
 
+import json
+
 import duckdb
 
+from loreline.knowledge.notion_markdown import notion_markdown, notion_title
+from loreline.knowledge.slack_markdown import slack_markdown
+from loreline.lake.objects import read_object
 from loreline.settings import Settings
 
 
 def register(connection: duckdb.DuckDBPyConnection, settings: Settings) -> None:
-    """Register the functions in a connection."""
+    """Register the functions in a connection; each gives null for null."""
+
+    def stored_payload(uri: str) -> str:
+        return read_object(settings, uri).decode()
+
+    def slack_message(message: str, names: str) -> str:
+        return slack_markdown(message, json.loads(names))
+
+    text = "VARCHAR"
+    connection.create_function("notion_markdown", notion_markdown, [text], text)
+    connection.create_function("notion_title", notion_title, [text], text)
+    connection.create_function("slack_markdown", slack_message, [text, text], text)
+    connection.create_function("stored_payload", stored_payload, [text], text)

@@ -5,7 +5,7 @@
     {% set constraints = column.constraints | map(attribute="type") | map("string") | list %}
     {% do columns.append([column.name, column.data_type, "not_null" in constraints | join(" ")]) %}
   {% endfor %}
-  {% set unique_key = config.get("unique_key", []) %}
+  {% set unique_key = config.get("unique_key") or [] %}
   {% do return({
     "relation": this.schema ~ "." ~ this.identifier,
     "name": this.schema ~ "." ~ this.identifier,
@@ -17,7 +17,7 @@
     "full_refresh": should_full_refresh(),
     "contract": config.get("contract").enforced or false,
     "columns": columns,
-    "partition_by": config.get("partition_by", []),
+    "partition_by": config.get("partition_by") or [],
     "on_schema_change": config.get("on_schema_change") or "append_new_columns",
   }) %}
 {% endmacro %}
@@ -31,6 +31,8 @@
 
 {# One step of a materialization in Python; gives the line that dbt logs. #}
 {% macro lake_step(step, materialized, extra={}) %}
+  {# The first statement opens this thread's connection, which the plugin then works on. #}
+  {% do run_query("select 1") %}
   {% set request = {"step": step, "model": lake_model(materialized)} %}
   {% do request.update(extra) %}
   {% do adapter.store_relation("lake", this, [], "", "", request) %}

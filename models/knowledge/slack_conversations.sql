@@ -197,12 +197,19 @@ users as (
 message_names as (
 
     select
-        with_conversation.message_id,
+        mentioned.message_id,
         {{ json_object_agg("users.user_id", "users.name") }} as names
-    from with_conversation,
-        {{ unnest_with_position("with_conversation.mentioned_ids", "mention") }}
-    inner join users on mention.element = users.user_id and users.recency = 1
-    group by with_conversation.message_id
+    from (
+        select distinct
+            with_conversation.message_id,
+            mention.element as user_id
+        from with_conversation,
+            {{ unnest_with_position("with_conversation.mentioned_ids", "mention") }}
+    ) as mentioned
+    inner join users
+        on mentioned.user_id = users.user_id
+        and users.recency = 1
+    group by mentioned.message_id
 
 ),
 
