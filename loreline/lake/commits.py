@@ -148,6 +148,7 @@ class LockedTable:
         rows: int,
         seconds: float,
         watermarks: Watermarks | None,
+        operation: str,
         table: Table | None = None,
     ) -> Commit:
         """Record the snapshots made since the last recorded one as this writer's."""
@@ -156,7 +157,7 @@ class LockedTable:
         snapshots = self._unrecorded(table)
         with self.connection.transaction():
             for snapshot in snapshots:
-                self._insert_commit(snapshot, writer, batch, rows, seconds)
+                self._insert_commit(snapshot, writer, operation, batch, rows, seconds)
             self.save_watermarks(watermarks)
         current = table.current_snapshot()
         assert current is not None
@@ -198,6 +199,7 @@ class LockedTable:
         stamped = _Stamped(rows.schema, number, writer.code_version)
         table = ensure_table(self.catalog, self.name, stamped.schema, partition_by)
         summary = {
+            "loreline.operation": "overwrite" if overwrite else "append",
             "loreline.batch": str(number),
             "loreline.invocation-id": writer.invocation_id,
             "loreline.model": writer.model,
@@ -222,7 +224,8 @@ class LockedTable:
                     ):
                         snapshot.append_data_file(data_file)
         seconds = time.monotonic() - started
-        return self.record(writer, number, stamped.rows, seconds, watermarks, table)
+        operation = summary["loreline.operation"]
+        return self.record(writer, number, stamped.rows, seconds, watermarks, operation, table)
 
     def _record_missed_snapshots(self) -> None:
         """Make up for a process that was killed between its commit and its record."""
@@ -235,7 +238,9 @@ class LockedTable:
             number = int(batch) if batch else _highest_batch(table, snapshot)
             added = int(_summary(snapshot).get("added-records", 0))
             with self.connection.transaction():
-                self._insert_commit(snapshot, writer, number, added, 0.0)
+                # DuckDB's MERGE sets no properties of ours.
+                operation = _property(snapshot, "operation") or "merge"
+                self._insert_commit(snapshot, writer, operation, number, added, 0.0)
                 if text := _property(snapshot, "watermarks"):
                     self.save_watermarks(Watermarks.from_json(text))
 
@@ -261,9 +266,14 @@ class LockedTable:
         return found[::-1]
 
     def _insert_commit(
-        self, snapshot: Snapshot, writer: Writer, batch: int, rows: int, seconds: float
+        self,
+        snapshot: Snapshot,
+        writer: Writer,
+        operation: str,
+        batch: int,
+        rows: int,
+        seconds: float,
     ) -> None:
-        operation = snapshot.summary.operation.value if snapshot.summary else "unknown"
         self._execute(
             "insert into {}commits (table_name, snapshot_id, invocation_id, model, code_version,"
             " operation, batch, rows, seconds) values (%s, %s, %s, %s, %s, %s, %s, %s, %s)"

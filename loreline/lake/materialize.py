@@ -265,7 +265,8 @@ def _merge(
         f" when matched then update set {updates}"
         f" when not matched then insert ({', '.join(values)}) values ({', '.join(sources)})"
     )
-    return table.record(model.writer, batch, changed, time.monotonic() - started, watermarks)
+    seconds = time.monotonic() - started
+    return table.record(model.writer, batch, changed, seconds, watermarks, "merge")
 
 
 def _evolve(table: LockedTable, cursor: duckdb.DuckDBPyConnection, model: Model) -> None:
