@@ -4,12 +4,12 @@ A commit goes through these steps, in this order:
 
 1. take the table's lock (a Postgres advisory lock, freed by the server when the process dies);
 2. record snapshots that an earlier process committed but was killed before recording;
-3. take a number for `_batch`, write one Iceberg snapshot that carries the number, the writer and the
-   watermarks in its properties;
+3. take a number for `_batch`, write one Iceberg snapshot that carries the number, the writer and
+   the watermarks in its properties;
 4. record the snapshot and the watermarks in `operations`, in one transaction.
 
-A process killed before 3 changed nothing; killed between 3 and 4, step 2 of the next writer makes up
-for it from the snapshot's own properties.
+A process killed before 3 changed nothing; killed between 3 and 4, step 2 of the next writer makes
+up for it from the snapshot's own properties.
 """
 
 from __future__ import annotations
