@@ -170,10 +170,11 @@ def materialize_batches(
     a concurrent run has committed is left out.
     """
     commits: list[Commit] = []
-    with locked(settings, model.relation) as table:
-        if model.full_refresh or find_table(table.catalog, model.relation) is None:
-            rows = batches if model.full_refresh else _none_of(batches.schema)
-            commits += _kept(table.overwrite(rows, model.writer, partition_by=model.partition_by))
+    if model.full_refresh:
+        with locked(settings, model.relation) as table:
+            commits += _kept(
+                table.overwrite(batches, model.writer, partition_by=model.partition_by)
+            )
     for batch in batches:
         with locked(settings, model.relation) as table:
             rows = pa.Table.from_batches([batch])
@@ -186,6 +187,9 @@ def materialize_batches(
                 cursor.unregister("slice_of_rows")
             commits += _kept(table.append(rows, model.writer, partition_by=model.partition_by))
     with locked(settings, model.relation) as table:
+        if find_table(table.catalog, model.relation) is None:
+            rows = pa.RecordBatchReader.from_batches(batches.schema, [])
+            commits += _kept(table.overwrite(rows, model.writer, partition_by=model.partition_by))
         table.save_watermarks(reading.watermarks())
     return f"{sum(commit.rows for commit in commits)} rows in {len(commits)} commits"
 
@@ -369,10 +373,6 @@ def _temporary(cursor: duckdb.DuckDBPyConnection) -> Iterator[None]:
 
 def _rows(cursor: duckdb.DuckDBPyConnection) -> pa.RecordBatchReader:
     return cursor.execute(f"from {TEMPORARY}").to_arrow_reader(READ_ROWS)
-
-
-def _none_of(schema: pa.Schema) -> pa.RecordBatchReader:
-    return pa.RecordBatchReader.from_batches(schema, [])
 
 
 def _describe(cursor: duckdb.DuckDBPyConnection, table: str) -> list[tuple[str, str]]:

@@ -6,7 +6,16 @@
     ) %}
   {% endif %}
   {{ run_hooks(pre_hooks, inside_transaction=false) }}
-  {% set message = lake_materialize("incremental") %}
+  {% if model.language == "python" %}
+    {% do lake_step("begin_python", "incremental") %}
+    {% call statement("main", language="python") %}
+{{ compiled_code }}
+{{ lake_python_tail() }}
+    {% endcall %}
+    {% set message = lake_step("end_python", "incremental") %}
+  {% else %}
+    {% set message = lake_step("sql", "incremental", {"sql": sql}) %}
+  {% endif %}
   {% call noop_statement("main", message, "OK", 0) %}{% endcall %}
   {{ run_hooks(post_hooks, inside_transaction=false) }}
   {% do return({"relations": [this.incorporate(type="table")]}) %}

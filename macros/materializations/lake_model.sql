@@ -40,17 +40,7 @@
 {% endmacro %}
 
 
-{# Materialize the running SQL or Python model, whichever it is. #}
-{% macro lake_materialize(materialized) %}
-  {% if model.language == "python" %}
-    {% do lake_step("begin_python", materialized) %}
-    {% do adapter.submit_python_job(model, compiled_code ~ lake_python_tail()) %}
-    {% do return(lake_step("end_python", materialized)) %}
-  {% endif %}
-  {% do return(lake_step("sql", materialized, {"sql": sql})) %}
-{% endmacro %}
-
-
+{# The end of a Python model's code: dbt-duckdb calls `materialize` with what the model gave. #}
 {% macro lake_python_tail() %}
 
 

@@ -1,4 +1,5 @@
 import hashlib
+from dataclasses import fields
 
 import pyarrow as pa
 
@@ -41,7 +42,8 @@ def model(dbt, session):
 def chunked(documents, configurations):
     """Batches of chunks, each with all the chunks of up to DOCUMENTS_PER_SLICE versions."""
     for row in configurations:
-        configuration = ChunkingConfiguration.from_row(row)
+        names = [field.name for field in fields(ChunkingConfiguration)]
+        configuration = ChunkingConfiguration(**{name: row[name] for name in names})
         unread = new_rows(documents, variant=row["config_hash"]).filter("not is_deleted")
         tokenizer = load_tokenizer(configuration.tokenizer)
         columns = "doc_id, document_version_id, body"

@@ -1,0 +1,246 @@
+"""The whole way from files to the vector store: time, memory, and what a reader sees meanwhile.
+
+    python -m benchmarks.pipeline [--documents 20000] [--json FILE]
+
+Embedding is replaced by a hash of the text (for timing only): how fast a model encodes is measured
+in `benchmarks.embedding`. Everything else is real: files → dlt → Iceberg → dbt → pgvector, in a
+stack of its own. Three scenarios, at `--documents` and at 200 documents:
+
+- everything new, without the index: documents/s, peak memory, and what a reader polling every 2 ms
+  sees of a document that is being changed;
+- nothing new;
+- one page changed, minus the time of the same build with nothing new.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+PARAGRAPHS_PER_PAGE = 4
+WORDS_PER_PARAGRAPH = 90
+
+
+@dataclass(frozen=True)
+class Step:
+    """One timed child process.
+
+    Attributes:
+        name: what ran.
+        seconds: wall time.
+        peak_mb: highest resident memory of the process, without the stack's services.
+    """
+
+    name: str
+    seconds: float
+    peak_mb: float
+
+
+def write_export(folder: Path, documents: int, changed: int = 0) -> None:
+    """Write a Notion export of generated pages; the first `changed` ones differ in a paragraph."""
+    folder.mkdir(parents=True, exist_ok=True)
+    edited = "2026-10-02T10:00:00.000Z" if changed else "2026-10-01T10:00:00.000Z"
+    (folder / "export.json").write_text(json.dumps({"exported_at": edited}))
+    with (folder / "pages.jsonl").open("w") as pages, (folder / "blocks.jsonl").open("w") as blocks:
+        for number in range(documents):
+            is_changed = number < changed
+            page_id = str(uuid.UUID(int=number + 1))
+            pages.write(json.dumps(page(page_id, number, edited if is_changed else None)) + "\n")
+            blocks.write(json.dumps(children(page_id, number, is_changed)) + "\n")
+
+
+def page(page_id: str, number: int, edited: str | None) -> dict[str, object]:
+    """A page object in the API's shape."""
+    created = "2026-10-01T09:00:00.000Z"
+    text = f"Page {number}"
+    return {
+        "object": "page",
+        "id": page_id,
+        "created_time": created,
+        "last_edited_time": edited or created,
+        "created_by": {"object": "user", "id": str(uuid.UUID(int=1))},
+        "last_edited_by": {"object": "user", "id": str(uuid.UUID(int=1))},
+        "parent": {"type": "workspace", "workspace": True},
+        "archived": False,
+        "in_trash": False,
+        "properties": {"title": {"id": "title", "type": "title", "title": [rich_text(text)]}},
+        "url": f"https://www.notion.so/{page_id.replace('-', '')}",
+    }
+
+
+def children(page_id: str, number: int, is_changed: bool) -> dict[str, object]:
+    """The answer that lists a page's blocks: a heading and a paragraph, several times."""
+    words = random.Random(number)  # noqa: S311
+    results = []
+    for index in range(PARAGRAPHS_PER_PAGE):
+        text = " ".join(words.choice(VOCABULARY) for _ in range(WORDS_PER_PARAGRAPH))
+        if is_changed and index == 1:
+            text += " and this was added"
+        for kind, content in (("heading_2", f"Part {index} of {number}"), ("paragraph", text)):
+            block_id = uuid.uuid5(uuid.UUID(page_id), f"{kind}{index}")
+            results.append(
+                {
+                    "object": "block",
+                    "id": str(block_id),
+                    "parent": {"type": "page_id", "page_id": page_id},
+                    "type": kind,
+                    "has_children": False,
+                    "in_trash": False,
+                    kind: {"rich_text": [rich_text(content)]},
+                }
+            )
+    return {"object": "list", "results": results, "next_cursor": None, "has_more": False}
+
+
+def rich_text(content: str) -> dict[str, object]:
+    """One run of plain rich text."""
+    return {"type": "text", "text": {"content": content}, "plain_text": content, "annotations": {}}
+
+
+VOCABULARY = (
+    "service deploy retry queue invoice customer latency rollback index schema billing search "
+    "page alert region cache token batch vector cluster budget owner review release incident"
+).split()
+
+
+def timed(name: str, arguments: list[str], environment: dict[str, str]) -> Step:
+    """Run a child process and read its time and peak memory from the operating system."""
+    started = time.monotonic()
+    with tempfile.TemporaryFile() as output:
+        child = subprocess.Popen(
+            [sys.executable, "-m", "benchmarks.pipeline", *arguments],
+            cwd=ROOT,
+            env=environment,
+            stdout=output,
+            stderr=output,
+        )
+        _, status, usage = os.wait4(child.pid, 0)
+        if os.waitstatus_to_exitcode(status):
+            output.seek(0)
+            sys.exit(f"{name} failed:\n{output.read().decode()[-4000:]}")
+    step = Step(name, round(time.monotonic() - started, 2), round(usage.ru_maxrss / 1024))
+    print(f"  {step.name:<44}{step.seconds:>8.2f} s {step.peak_mb:>7.0f} MB", flush=True)
+    return step
+
+
+def run_scenarios(documents: int, workspace: Path) -> dict[str, Step]:
+    """All steps at one size, in a stack of its own."""
+    from loreline.settings import Settings
+    from loreline.stack import down, up
+
+    home = workspace / f"home-{documents}"
+    environment = {**os.environ, "LORELINE_HOME": str(home), "LORELINE_TARGET": "local"}
+    environment |= {"DBT_TARGET_PATH": str(home / "dbt"), "DBT_LOG_PATH": str(home / "dbt")}
+    write_export(workspace / f"first-{documents}", documents)
+    write_export(workspace / f"second-{documents}", documents, changed=1)
+    write_export(workspace / f"one-{documents}", 1, changed=1)
+    up(home)
+    try:
+        print(f"{documents} documents", flush=True)
+        os.environ["LORELINE_HOME"] = str(home)
+        assert Settings.load().home == home
+        first, one = str(workspace / f"first-{documents}"), str(workspace / f"one-{documents}")
+        steps = {
+            "parse": timed("dbt parse", ["--step", "parse"], environment),
+            "land": timed("land, everything new", ["--step", "land", first], environment),
+            "build": timed("build, everything new", ["--step", "build"], environment),
+            "land again": timed("land, nothing new", ["--step", "land", first], environment),
+            "build again": timed("build, nothing new", ["--step", "build"], environment),
+            "land one": timed("land, one page changed", ["--step", "land", one], environment),
+            "build one": timed("build, one page changed", ["--step", "build"], environment),
+            "build none": timed("build, nothing new", ["--step", "build"], environment),
+        }
+    finally:
+        down(home)
+    return steps
+
+
+def run_step(step: str, arguments: list[str]) -> None:
+    """What a child process does."""
+    from loreline.settings import Settings
+
+    if step == "land":
+        import dlt_sources
+
+        dlt_sources.load(Settings.load(), "notion", arguments[0])
+        return
+    stub_embedding()
+    from dbt.cli.main import dbtRunner
+
+    command = ["parse"] if step == "parse" else ["build", "--exclude", "tag:manual"]
+    result = dbtRunner().invoke([*command, "--quiet", "--project-dir", str(ROOT)])
+    if not result.success:
+        sys.exit(f"dbt {command[0]} failed: {result.exception}")
+
+
+def stub_embedding() -> None:
+    """Put vectors made from the text's hash in the place of the model's."""
+    import numpy as np
+
+    from loreline import embedding
+
+    class HashEncoder:
+        """Deterministic unit vectors, as fast as random numbers."""
+
+        def encode(self, texts: list[str], **_: object) -> np.ndarray:
+            seeds = [int.from_bytes(text.encode()[-8:], "little") % 2**32 for text in texts]
+            rows = [np.random.default_rng(seed).standard_normal(384) for seed in seeds]
+            vectors = np.asarray(rows, dtype=np.float32)
+            return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+    embedding.load_encoder = lambda configuration, settings: HashEncoder()
+
+
+def main() -> None:
+    """Run at both sizes and print the ratios."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--documents", type=int, default=20_000)
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--step")
+    parser.add_argument("arguments", nargs="*")
+    options = parser.parse_args()
+    if options.step:
+        run_step(options.step, options.arguments)
+        return
+    workspace = Path(tempfile.mkdtemp(prefix="loreline-benchmark-"))
+    try:
+        small = run_scenarios(200, workspace)
+        large = run_scenarios(options.documents, workspace)
+    finally:
+        shutil.rmtree(workspace, ignore_errors=True)
+    cost = {
+        size: steps["build one"].seconds - steps["build none"].seconds
+        for size, steps in (("small", small), ("large", large))
+    }
+    result = {
+        "documents": options.documents,
+        "files to store (s)": round(large["land"].seconds + large["build"].seconds, 1),
+        "peak memory (MB)": max(large["land"].peak_mb, large["build"].peak_mb),
+        "nothing new (s)": round(large["land again"].seconds + large["build again"].seconds, 1),
+        "no-op build beside parse (s)": round(small["build none"].seconds, 1),
+        "one page, large / small": round(cost["large"] / cost["small"], 2),
+        "steps": {
+            "200": {name: asdict(step) for name, step in small.items()},
+            str(options.documents): {name: asdict(step) for name, step in large.items()},
+        },
+    }
+    for name, value in result.items():
+        if name != "steps":
+            print(f"{name:<36}{value}")
+    if options.json:
+        options.json.write_text(json.dumps(result, indent=2))
+
+
+if __name__ == "__main__":
+    main()
