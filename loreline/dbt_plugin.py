@@ -20,7 +20,6 @@ from dbt_common.exceptions import DbtRuntimeError
 
 from loreline.errors import LorelineError
 from loreline.lake import duck
-from loreline.lake.catalog import find_table, load_catalog
 from loreline.lake.materialize import (
     Model,
     Reading,
@@ -82,9 +81,12 @@ class Plugin(BasePlugin):
                 self.settings, cursor, model, request["file"], request["column_types"]
             )
         if step == "begin_python":
-            exists = find_table(load_catalog(self.settings), model.relation) is not None
-            fresh = model.full_refresh or not exists
-            _running.reading = Reading(self.settings, model.name, from_start=fresh)
+            _running.reading = Reading(
+                self.settings,
+                model.name,
+                from_start=not model.is_incremental,
+                empty=model.empty,
+            )
             _running.model = model
             return ""
         assert step == "end_python", step
@@ -112,9 +114,7 @@ def settings() -> Settings:
     return _running.reading.settings
 
 
-def new_rows(
-    relation: duckdb.DuckDBPyRelation, *, variant: str = ""
-) -> duckdb.DuckDBPyRelation:
+def new_rows(relation: duckdb.DuckDBPyRelation, *, variant: str = "") -> duckdb.DuckDBPyRelation:
     """The rows of `dbt.ref(…)` that the running Python model has not read yet.
 
     The twin of the macro `newer_than_watermark`.

@@ -46,6 +46,8 @@ class Model:
         name: the node's name, under which its watermarks are kept.
         strategy: append or merge; only for incremental models.
         unique_key: columns that identify a row; empty for an append of anything.
+        is_incremental: how the model's code was compiled: to add to what is there, or as a whole.
+        empty: run with `--empty`, so that nothing was read.
         columns: declared columns as (name, type, not null), checked when the contract is enforced.
     """
 
@@ -56,12 +58,13 @@ class Model:
     materialized: str = "table"
     strategy: str = "append"
     unique_key: tuple[str, ...] = ()
+    is_incremental: bool = False
     full_refresh: bool = False
+    empty: bool = False
     contract: bool = False
     columns: tuple[tuple[str, str, bool], ...] = ()
     partition_by: tuple[str, ...] = ()
     on_schema_change: str = "append_new_columns"
-    options: dict[str, Any] = field(default_factory=dict, hash=False)
 
     @property
     def writer(self) -> Writer:
@@ -76,6 +79,7 @@ class Reading:
     settings: Settings
     model: str
     from_start: bool
+    empty: bool = False
     bounds: dict[tuple[str, str], tuple[int, int]] = field(default_factory=dict)
 
     def range(self, upstream: str, variant: str = "") -> tuple[int, int]:
@@ -89,6 +93,8 @@ class Reading:
 
     def watermarks(self) -> Watermarks:
         """The state after everything within the bounds was read."""
+        if self.empty:
+            return Watermarks(self.model)
         moved = {key: high for key, (low, high) in self.bounds.items() if high > low}
         return Watermarks(self.model, moved)
 
@@ -126,9 +132,9 @@ def materialize_sql(
         LorelineError: the contract does not hold, a key repeats, or the schema may not change.
     """
     with locked(settings, model.relation) as table, _temporary(cursor):
-        exists = find_table(table.catalog, model.relation) is not None
-        fresh = not exists or model.full_refresh or model.materialized != "incremental"
-        reading = Reading(settings, model.name, from_start=fresh)
+        # How the SQL was compiled decides, though another build may have made the table since.
+        fresh = not model.is_incremental
+        reading = Reading(settings, model.name, from_start=fresh, empty=model.empty)
         for upstream in dict.fromkeys(WATERMARK_VARIABLE.findall(sql)):
             low, high = reading.range(upstream)
             cursor.execute(f"""set variable "low:{upstream}" = {low}""")
@@ -191,6 +197,8 @@ def materialize_batches(
             rows = pa.RecordBatchReader.from_batches(batches.schema, [])
             commits += _kept(table.overwrite(rows, model.writer, partition_by=model.partition_by))
         table.save_watermarks(reading.watermarks())
+    if not commits:
+        return _message(None)
     return f"{sum(commit.rows for commit in commits)} rows in {len(commits)} commits"
 
 

@@ -1,3 +1,5 @@
+"""Embed each distinct text once per configuration, in slices that survive a kill."""
+
 from datetime import UTC, datetime
 
 import pyarrow as pa

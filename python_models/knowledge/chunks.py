@@ -1,3 +1,5 @@
+"""Cut document versions into chunks, under every configuration that is not retired."""
+
 import hashlib
 from dataclasses import fields
 

@@ -1,3 +1,5 @@
+"""Push the manifest's changes to Postgres and read back what is there."""
+
 import pyarrow as pa
 
 from loreline.dbt_plugin import settings
