@@ -19,6 +19,8 @@ from loreline.errors import LorelineError
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 TARGETS = ("local", "dev", "ci", "prod")
+# With the longest schema name behind it, a prefix stays below the 63 bytes of a Postgres name.
+LONGEST_SUFFIX = 40
 LOOPBACK = {"127.0.0.1", "localhost", "::1", ""}
 
 

@@ -70,13 +70,21 @@ def remember(process: psutil.Process) -> Process:
 
 def terminate(process: psutil.Process, with_signal: signal.Signals, grace_seconds: float) -> None:
     """Ask a process to stop, kill it after the grace period, and return once it is gone."""
+    deadline = time.monotonic() + grace_seconds
     with suppress(psutil.NoSuchProcess):
         process.send_signal(with_signal)
-        try:
-            process.wait(grace_seconds)
-        except psutil.TimeoutExpired:
-            process.kill()
-            process.wait()
+        while not has_ended(process):
+            if time.monotonic() > deadline:
+                process.kill()
+            time.sleep(0.02)
+
+
+def has_ended(process: psutil.Process) -> bool:
+    """Whether it is gone, or a zombie that its parent (any running command) has yet to reap."""
+    try:
+        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
 
 
 def wait_until(
@@ -89,7 +97,7 @@ def wait_until(
     """
     deadline = time.monotonic() + seconds
     while not ready():
-        if not process.is_running() or process.status() == psutil.STATUS_ZOMBIE:
+        if has_ended(process):
             what = f"{process_name(log)} ended at its start"
         elif time.monotonic() > deadline:
             what = f"{process_name(log)} was not ready after {seconds:.0f} s"
