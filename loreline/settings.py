@@ -19,8 +19,6 @@ from loreline.errors import LorelineError
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 TARGETS = ("local", "dev", "ci", "prod")
-# With the longest schema name behind it, a prefix stays below the 63 bytes of a Postgres name.
-LONGEST_SUFFIX = 40
 LOOPBACK = {"127.0.0.1", "localhost", "::1", ""}
 
 
@@ -109,10 +107,11 @@ class Settings:
         """What namespaces, Postgres schemas and locks start with: `` for local and prod."""
         if self.target in ("local", "prod"):
             return ""
-        if not re.fullmatch(r"[a-z][a-z0-9_]*", self.namespace_suffix):
+        # With the longest schema name behind it, a name in Postgres still has less than 64 bytes.
+        if not re.fullmatch(r"[a-z][a-z0-9_]{0,39}", self.namespace_suffix):
             raise LorelineError(
                 f"target {self.target} needs a name to put before its tables",
-                "set LORELINE_NAMESPACE to a user or run, in lower-case letters, digits and _",
+                "set LORELINE_NAMESPACE: at most 40 lower-case letters, digits and underscores",
             )
         return self.namespace_suffix + "_"
 
