@@ -62,8 +62,7 @@ def connect(settings: Settings, *, autocommit: bool = False) -> psycopg.Connecti
             application_name="loreline",
         )
     except psycopg.OperationalError as error:
-        # The last line holds the cause; the ones before repeat it for each address of the host.
-        cause = str(error).strip().splitlines()[-1].rsplit("failed: ", 1)[-1]
+        cause = str(error).strip().splitlines()[0].rsplit("failed: ", 1)[-1]
         raise LorelineError(
             f"Postgres at {_address(settings.postgres_url)} refused the connection ({cause})",
             "start the local stack with `loreline up`, or check LORELINE_POSTGRES_URL",

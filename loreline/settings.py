@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -60,8 +60,17 @@ class Settings:
     postgres_url: str = _variable(
         "LORELINE_POSTGRES_URL", "Postgres with pgvector, as a URL", secret=True
     )
+    reader_catalog_credential: str = _variable(
+        "LORELINE_READER_CATALOG_CREDENTIAL", "OAuth2 client that may only read", secret=True
+    )
+    reader_s3_access_key_id: str = _variable(
+        "LORELINE_READER_S3_ACCESS_KEY_ID", "object store key id that may only read"
+    )
+    reader_s3_secret_access_key: str = _variable(
+        "LORELINE_READER_S3_SECRET_ACCESS_KEY", "object store key that may only read", secret=True
+    )
     reader_postgres_url: str = _variable(
-        "LORELINE_READER_POSTGRES_URL", "the same as a role that may only read", secret=True
+        "LORELINE_READER_POSTGRES_URL", "Postgres as a role that may only read", secret=True
     )
     duckdb_memory_limit: str = _variable(
         "LORELINE_DUCKDB_MEMORY_LIMIT", "DuckDB spills to disk above this", "2GB"
@@ -124,6 +133,15 @@ class Settings:
         """The settings that are set, as environment variables."""
         pairs = {f.metadata["variable"]: getattr(self, f.name) for f in fields(self)}
         return {name: value for name, value in pairs.items() if value}
+
+    def as_reader(self) -> Settings:
+        """The same stores with credentials that may only read, as far as such ones are set."""
+        given = {
+            f.name.removeprefix("reader_"): getattr(self, f.name)
+            for f in fields(self)
+            if f.name.startswith("reader_") and getattr(self, f.name)
+        }
+        return replace(self, **given)
 
     def require_stores(self) -> None:
         """Fail clearly when an address is missing or the target could write where it must not."""

@@ -41,6 +41,19 @@ _PORT_FLAGS = {
 }
 PORTS = tuple(_PORT_FLAGS)
 
+_IDENTITIES = "identities.json"
+_READER_ACTIONS = [
+    "Read",
+    "List",
+    "s3tables:GetNamespace",
+    "s3tables:GetTable",
+    "s3tables:GetTableBucket",
+    "s3tables:GetTableMetadataLocation",
+    "s3tables:ListNamespaces",
+    "s3tables:ListTableBuckets",
+    "s3tables:ListTables",
+]
+
 # A proxy of the environment is for the world outside.
 _DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
@@ -68,7 +81,8 @@ def find(home: Path, state: StackState) -> psutil.Process | None:
 
 def variables(state: StackState) -> dict[str, str]:
     """The `LORELINE_*` variables that it stands for."""
-    key_id, secret = state.credential("s3_key_id"), state.credential("s3_secret")
+    key_id, secret = _key_pair(state, "s3")
+    reader_id, reader_secret = _key_pair(state, "s3_reader")
     return {
         "LORELINE_CATALOG_URI": f"http://{LOOPBACK}:{state.ports['catalog']}",
         "LORELINE_CATALOG_WAREHOUSE": WAREHOUSE,
@@ -78,6 +92,9 @@ def variables(state: StackState) -> dict[str, str]:
         "LORELINE_S3_ACCESS_KEY_ID": key_id,
         "LORELINE_S3_SECRET_ACCESS_KEY": secret,
         "LORELINE_LANDING_URL": f"s3://{LANDING_BUCKET}",
+        "LORELINE_READER_CATALOG_CREDENTIAL": f"{reader_id}:{reader_secret}",
+        "LORELINE_READER_S3_ACCESS_KEY_ID": reader_id,
+        "LORELINE_READER_S3_SECRET_ACCESS_KEY": reader_secret,
     }
 
 
@@ -87,6 +104,7 @@ def start(home: Path, state: StackState) -> psutil.Process:
     data.mkdir(exist_ok=True, mode=0o700)
     # It writes the flags of its last run there and reads them back, old ports included.
     (data / "mini.options").unlink(missing_ok=True)
+    _write_identities(data, state)
     return process.spawn(
         _command(data, state), log=log(home), cwd=data, env=_environment(data, state)
     )
@@ -98,10 +116,11 @@ def is_ready(state: StackState) -> bool:
     The landing bucket is there by then: it is made before the warehouse.
     """
     base = f"http://{LOOPBACK}:{state.ports['catalog']}/v1"
+    key_id, secret = _key_pair(state, "s3")
     form = {
         "grant_type": "client_credentials",
-        "client_id": state.credential("s3_key_id"),
-        "client_secret": state.credential("s3_secret"),
+        "client_id": key_id,
+        "client_secret": secret,
         "scope": "catalog",
     }
     try:
@@ -128,6 +147,23 @@ def executable() -> Path:
     return path
 
 
+def _key_pair(state: StackState, name: str) -> tuple[str, str]:
+    return state.credential(f"{name}_key_id"), state.credential(f"{name}_secret")
+
+
+def _write_identities(data: Path, state: StackState) -> None:
+    def identity(name: str, key: str, actions: list[str]) -> dict:
+        key_id, secret = _key_pair(state, key)
+        credentials = [{"accessKey": key_id, "secretKey": secret}]
+        return {"name": name, "credentials": credentials, "actions": actions}
+
+    owner = identity("loreline", "s3", ["Admin", "Read", "Write", "List", "Tagging"])
+    reader = identity("loreline_reader", "s3_reader", _READER_ACTIONS)
+    file = data / _IDENTITIES
+    file.touch(mode=0o600)
+    file.write_text(json.dumps({"identities": [owner, reader]}))
+
+
 def _command(data: Path, state: StackState) -> list[str]:
     flags = {
         "dir": data,
@@ -141,6 +177,7 @@ def _command(data: Path, state: StackState) -> list[str]:
         "admin.ui": "false",
         "webdav": "false",
         "s3.port.lance": 0,
+        "s3.config": data / _IDENTITIES,
         **{flag: state.ports[listener] for listener, flag in _PORT_FLAGS.items()},
     }
     arguments = [f"-{name}={value}" for name, value in flags.items()]
@@ -157,8 +194,6 @@ def _environment(data: Path, state: StackState) -> dict[str, str]:
         "PATH": os.environ.get("PATH", ""),
         # It reads configuration from the home folder, where another SeaweedFS may keep its own.
         "HOME": str(data),
-        "AWS_ACCESS_KEY_ID": state.credential("s3_key_id"),
-        "AWS_SECRET_ACCESS_KEY": state.credential("s3_secret"),
         "WEED_ADMIN_PASSWORD": state.credential("seaweedfs_admin"),
         **keys,
     }
