@@ -24,18 +24,15 @@ from dataclasses import dataclass, field
 import psycopg
 import pyarrow as pa
 from psycopg.sql import SQL, Identifier
-from pyiceberg.io.pyarrow import _dataframe_to_data_files
 from pyiceberg.table import Table
-from pyiceberg.table.snapshots import Snapshot
+from pyiceberg.table.snapshots import Operation, Snapshot
 
 from loreline.lake.catalog import ensure_table, find_table, load_catalog
+from loreline.lake.snapshots import ReplaceFiles, write_files
 from loreline.postgres import connect
 from loreline.settings import Settings
 
 BOOKKEEPING = pa.schema([("_batch", pa.int64()), ("_code_version", pa.string())])
-# Rows gathered before a partitioned write splits them by partition.
-PARTITIONED_WRITE_ROWS = 200_000
-
 Rows = pa.RecordBatchReader | pa.Table
 
 
@@ -209,20 +206,16 @@ class LockedTable:
         }
         remaining = batches if first is None else itertools.chain([first], batches)
         with table.transaction() as transaction:
-            update = transaction.update_snapshot(summary)
-            with update.overwrite() if overwrite else update.fast_append() as snapshot:
-                if overwrite:
-                    for task in table.scan().plan_files():
-                        snapshot.delete_data_file(task.file)
-                for piece in _pieces(table, stamped.reader(remaining)):
-                    for data_file in _dataframe_to_data_files(
-                        table_metadata=transaction.table_metadata,
-                        df=piece,
-                        io=table.io,
-                        write_uuid=snapshot.commit_uuid,
-                        counter=stamped.file_numbers,
-                    ):
-                        snapshot.append_data_file(data_file)
+            if overwrite and table.current_snapshot():
+                snapshot = ReplaceFiles(transaction, Operation.OVERWRITE, summary)
+                for task in table.scan().plan_files():
+                    snapshot.delete_data_file(task.file)
+            else:
+                snapshot = transaction.update_snapshot(summary).fast_append()
+            metadata, stamps = transaction.table_metadata, stamped.batches(remaining)
+            with snapshot:
+                for file in write_files(table, metadata, stamped.schema, stamps):
+                    snapshot.append_data_file(file)
         seconds = time.monotonic() - started
         operation = summary["loreline.operation"]
         return self.record(writer, number, stamped.rows, seconds, watermarks, operation, table)
@@ -368,10 +361,9 @@ class _Stamped:
         self.batch = batch
         self.code_version = code_version
         self.rows = 0
-        self.file_numbers = itertools.count()
 
-    def reader(self, batches: Iterator[pa.RecordBatch]) -> pa.RecordBatchReader:
-        return pa.RecordBatchReader.from_batches(self.schema, map(self._stamp, batches))
+    def batches(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        return map(self._stamp, batches)
 
     def _stamp(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         self.rows += batch.num_rows
@@ -381,21 +373,6 @@ class _Stamped:
             pa.repeat(pa.scalar(self.code_version, pa.string()), batch.num_rows),
         ]
         return pa.RecordBatch.from_arrays([*columns, *stamps], schema=self.schema)
-
-
-def _pieces(table: Table, reader: pa.RecordBatchReader) -> Iterator[Rows]:
-    """What pyiceberg can write at once: it streams into unpartitioned tables only."""
-    if table.spec().is_unpartitioned():
-        yield reader
-        return
-    gathered: list[pa.RecordBatch] = []
-    for batch in reader:
-        gathered.append(batch)
-        if sum(b.num_rows for b in gathered) >= PARTITIONED_WRITE_ROWS:
-            yield pa.Table.from_batches(gathered)
-            gathered = []
-    if gathered:
-        yield pa.Table.from_batches(gathered)
 
 
 def _summary(snapshot: Snapshot) -> Mapping[str, str]:
