@@ -1,0 +1,50 @@
+"""The commands, in the order in which `loreline --help` lists them."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from loreline.cli import stack
+from loreline.cli.history import history
+from loreline.cli.sql import sql
+
+STACK = "Stack"
+LOAD = "Load and build"
+ASK = "Ask"
+CARE = "Look after"
+
+app = typer.Typer(
+    name="loreline",
+    help="A lakehouse for an AI team's knowledge and conversations, built by dbt.",
+    epilog="Every command has --help. --debug shows the stack trace of an error.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        import loreline
+
+        print(f"loreline {loreline.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Nothing but options that stand before a command."""
+
+
+for command in (stack.up, stack.down, stack.status, stack.env):
+    app.command(rich_help_panel=STACK)(command)
+for command in (sql, history):
+    app.command(rich_help_panel=ASK)(command)
+for command in (stack.doctor, stack.upgrade):
+    app.command(rich_help_panel=CARE)(command)

@@ -1,0 +1,156 @@
+"""The local stack: start it, stop it, look at it, and hand its addresses to other programs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from loreline.cli.options import Json
+from loreline.cli.output import print_json, print_table, say, warn
+
+if TYPE_CHECKING:
+    from loreline.settings import Settings
+    from loreline.stack import ServiceStatus
+
+# The listeners that people connect to; the others are between the parts of a service.
+_PUBLIC_PORTS = {"s3": "S3", "catalog": "catalog", "postgres": "Postgres"}
+
+
+def up(as_json: Json = False) -> None:
+    """Start the object store, the Iceberg catalog and Postgres; harmless when they run."""
+    from loreline import stack
+    from loreline.settings import Settings
+
+    before = Settings.load()
+    services = stack.up(before.home)
+    if as_json:
+        print_json([_record(service) for service in services])
+        return
+    _print_services(services)
+    _warn_of_other_addresses(Settings.load())
+
+
+def down(as_json: Json = False) -> None:
+    """Stop what `up` started; the data stay."""
+    from loreline import stack
+    from loreline.settings import Settings
+
+    settings = Settings.load()
+    stopped = stack.down(settings.home)
+    if as_json:
+        print_json({"stopped": stopped})
+    elif stopped:
+        say(f"Stopped {' and '.join(stopped)}. The data stay in {settings.home}.")
+    else:
+        say("Nothing was running.")
+
+
+def status(as_json: Json = False) -> None:
+    """Show what runs and where; exit code 1 when something does not."""
+    from loreline import stack
+    from loreline.settings import Settings
+
+    settings = Settings.load()
+    services = stack.status(settings.home)
+    if as_json:
+        print_json([_record(service) for service in services])
+    else:
+        _print_services(services)
+        _warn_of_other_addresses(settings)
+    if not all(service.ready for service in services):
+        raise typer.Exit(1)
+
+
+def env(
+    duckdb_init: Annotated[
+        bool,
+        typer.Option(
+            "--duckdb-init",
+            help="Print the SQL that attaches the lake as `lake` and Postgres as `pg`, read-only.",
+        ),
+    ] = False,
+) -> None:
+    """Print every address and credential, for `eval "$(loreline env)"`.
+
+    With --duckdb-init: for any DuckDB, `duckdb -init <(loreline env --duckdb-init)`.
+    """
+    from loreline.settings import Settings
+    from loreline.stack import environment
+
+    settings = Settings.load()
+    print(environment.duckdb_init(settings) if duckdb_init else environment.export_lines(settings))
+
+
+def doctor(as_json: Json = False) -> None:
+    """Check that every store answers, is the right version and takes the credentials."""
+    from loreline.settings import Settings
+    from loreline.stack import doctor as examination
+
+    checks = list(examination.checks(Settings.load()))
+    if as_json:
+        print_json([vars(check) for check in checks])
+    else:
+        rows = [["ok" if c.ok else "FAILED", c.name, c.detail] for c in checks]
+        print_table(["", "check", "finding"], rows)
+        for check in checks:
+            if not check.ok and check.next_step:
+                say(f"{check.name}: {check.next_step}")
+    if not all(check.ok for check in checks):
+        raise typer.Exit(1)
+
+
+def upgrade(as_json: Json = False) -> None:
+    """Bring the Postgres schema up to date with this version of Loreline."""
+    from loreline import postgres
+    from loreline.settings import Settings
+
+    applied = postgres.upgrade(Settings.load())
+    if as_json:
+        print_json({"applied": [str(migration) for migration in applied]})
+    elif applied:
+        print_table(["applied"], [[str(migration)] for migration in applied])
+    else:
+        say("The schema is up to date.")
+
+
+def _record(service: ServiceStatus) -> dict[str, Any]:
+    return {
+        "name": service.name,
+        "ready": service.ready,
+        "pid": service.pid,
+        "ports": service.ports,
+        "log": service.log,
+    }
+
+
+def _print_services(services: list[ServiceStatus]) -> None:
+    rows = [[s.name, _state(s), s.pid, _addresses(s)] for s in services]
+    print_table(["service", "state", "pid", "listens on 127.0.0.1"], rows)
+    if broken := [s for s in services if not s.ready and s.pid is not None]:
+        say(f"see {', '.join(str(s.log) for s in broken)}")
+
+
+def _state(service: ServiceStatus) -> str:
+    if service.ready:
+        return "ready"
+    return "stopped" if service.pid is None else "not ready"
+
+
+def _addresses(service: ServiceStatus) -> str:
+    known = [(label, service.ports.get(name)) for name, label in _PUBLIC_PORTS.items()]
+    return ", ".join(f"{label} :{port}" for label, port in known if port)
+
+
+def _warn_of_other_addresses(settings: Settings) -> None:
+    """Say so when the environment outranks the stack, so that nobody looks at the wrong one."""
+    from loreline.stack.state import StackState
+
+    remembered = StackState.load(settings.home).variables
+    in_use = settings.environment()
+    elsewhere = [name for name, value in remembered.items() if in_use.get(name) != value]
+    if elsewhere:
+        warn(
+            f"{', '.join(elsewhere)} in the environment point elsewhere: "
+            "the commands use those addresses (`loreline doctor` looks at them)"
+        )

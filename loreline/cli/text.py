@@ -1,0 +1,57 @@
+"""Text that others wrote, made safe to show in a terminal."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+# Zero-width joiner and non-joiner: emoji and several scripts are spelled with them.
+_JOINERS = "\u200c\u200d"
+_HOSTILE_CATEGORIES = {"Cc", "Cf", "Cs", "Zl", "Zp"}
+
+
+def visible(text: str) -> str:
+    """Text with every character that acts instead of being seen written as an escape.
+
+    These are control characters (a terminal obeys `\\x1b[…`), bidirectional overrides, invisible
+    and tag characters, and lone surrogates. Line ends and tabs stay.
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(_escaped(character) for character in text)
+
+
+def one_line(text: str) -> str:
+    """Visible text with every run of white space as one space."""
+    return visible(" ".join(text.split()))
+
+
+def shortened(text: str, length: int) -> str:
+    """Text of at most this many characters; the last is … where something was left out."""
+    return text if len(text) <= length else text[: length - 1].rstrip() + "…"
+
+
+def json_safe(document: str) -> str:
+    """JSON whose strings keep no character that a terminal obeys; the value is the same."""
+    return re.sub(r"[^\x20-\x7e\n]", _json_escaped, document)
+
+
+def _escaped(character: str) -> str:
+    if character in "\n\t" or character in _JOINERS or not _is_hostile(character):
+        return character
+    code = ord(character)
+    if code <= 0xFF:
+        return f"\\x{code:02x}"
+    return f"\\u{code:04x}" if code <= 0xFFFF else f"\\U{code:08x}"
+
+
+def _json_escaped(match: re.Match[str]) -> str:
+    character = match[0]
+    if not _is_hostile(character):
+        return character
+    units = character.encode("utf-16-be", "surrogatepass").hex()
+    return "".join(f"\\u{units[i : i + 4]}" for i in range(0, len(units), 4))
+
+
+def _is_hostile(character: str) -> bool:
+    return unicodedata.category(character) in _HOSTILE_CATEGORIES
