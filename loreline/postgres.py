@@ -47,7 +47,7 @@ def connect(settings: Settings, *, autocommit: bool = False) -> psycopg.Connecti
     """Open a connection as the role of `LORELINE_POSTGRES_URL`.
 
     Raises:
-        LorelineError: no address is set, nothing answers there, or it refuses the credentials.
+        LorelineError: no address is set, nothing answers there, or the credentials are refused.
     """
     if not settings.postgres_url:
         raise LorelineError(
@@ -64,7 +64,7 @@ def connect(settings: Settings, *, autocommit: bool = False) -> psycopg.Connecti
     except psycopg.OperationalError as error:
         cause = str(error).strip().splitlines()[0].rsplit("failed: ", 1)[-1]
         raise LorelineError(
-            f"Postgres at {_address(settings.postgres_url)} refused the connection ({cause})",
+            f"no connection to Postgres at {_address(settings.postgres_url)} ({cause})",
             "start the local stack with `loreline up`, or check LORELINE_POSTGRES_URL",
         ) from error
 

@@ -66,6 +66,7 @@ def up(home: Path) -> list[ServiceStatus]:
     home = home.resolve()
     with locked(home):
         state = StackState.load(home)
+        remembered = dict(state.processes)
         started = [service for service in SERVICES if not _runs_well(service, home, state)]
         for attempt in range(1, _ATTEMPTS + 1):
             try:
@@ -75,6 +76,8 @@ def up(home: Path) -> list[ServiceStatus]:
                 # Somebody may have taken a port between the choice and the start.
                 if attempt == _ATTEMPTS or not _lost_a_port(started, home, state):
                     raise
+        if state.processes != remembered:
+            state.save(home)
         if postgresql in started:
             postgresql.provision(state)
         _upgrade_local(home)

@@ -25,7 +25,9 @@ WAREHOUSE = "lake"
 LANDING_BUCKET = "landing"
 
 # Listener → flag. The ones that nobody talks to are named as well: left alone, `weed mini` opens
-# them on fixed ports.
+# them on fixed ports. The worker that would rewrite and expire Iceberg tables looks for the admin
+# server 10,000 above its HTTP port, whatever the flag says, and so never gets any work: just as
+# well, since compaction and expiry are Loreline's own.
 _PORT_FLAGS = {
     "s3": "s3.port",
     "s3_grpc": "s3.port.grpc",
