@@ -10,5 +10,5 @@
 
 
 {% macro spark__list_length(list) -%}
-  size({{ list }})
+  array_size({{ list }})
 {%- endmacro %}
