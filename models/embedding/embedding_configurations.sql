@@ -13,8 +13,8 @@ select
     cast(priority as bigint) as priority,
     {{ sha256_hex(
         "embedding_model || chr(31) || model || chr(31) || revision || chr(31)"
-        ~ " || cast(dimensions as varchar) || chr(31) || cast(max_tokens as varchar)"
-        ~ " || chr(31) || cast(cast(normalize as boolean) as varchar)"
+        ~ " || cast(dimensions as string) || chr(31) || cast(max_tokens as string)"
+        ~ " || chr(31) || cast(cast(normalize as boolean) as string)"
     ) }} as config_hash
 from {{ ref("embedding_models") }}
 where status <> 'retired'

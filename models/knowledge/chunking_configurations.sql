@@ -11,9 +11,9 @@ select
     status,
     cast(priority as bigint) as priority,
     {{ sha256_hex(
-        "chunking_strategy || chr(31) || algorithm || chr(31) || cast(max_tokens as varchar)"
-        ~ " || chr(31) || cast(overlap_tokens as varchar) || chr(31) || tokenizer"
-        ~ " || chr(31) || cast(algorithm_version as varchar)"
+        "chunking_strategy || chr(31) || algorithm || chr(31) || cast(max_tokens as string)"
+        ~ " || chr(31) || cast(overlap_tokens as string) || chr(31) || tokenizer"
+        ~ " || chr(31) || cast(algorithm_version as string)"
     ) }} as config_hash
 from {{ ref("chunking_strategies") }}
 where status <> 'retired'

@@ -22,7 +22,7 @@ addresses as (
         link.element as address
     from versions,
         {{ unnest_with_position(
-            "regexp_extract_all(versions.body, '\\]\\((https?://[^)\\s]+)\\)', 1)", "link"
+            "regexp_extract_all(versions.body, " ~ regex("\\]\\((https?://[^)\\s]+)\\)") ~ ", 1)", "link"
         ) }}
 
 ),
@@ -33,8 +33,11 @@ parsed as (
         document_version_id,
         link_number,
         address,
-        regexp_extract(address, '^https://(?:www\.|app\.)?notion\.(?:so|com)/(?:[^?#]*[-/])?([0-9a-f]{32})', 1)
-            as notion_id,
+        regexp_extract(
+            address,
+            {{ regex("^https://(?:www\\.|app\\.)?notion\\.(?:so|com)/(?:[^?#]*[-/])?([0-9a-f]{32})") }},
+            1
+        ) as notion_id,
         regexp_extract(address, '/archives/([A-Z0-9]+)/p[0-9]{16}', 1) as slack_channel_id,
         regexp_extract(address, '/archives/[A-Z0-9]+/p([0-9]{16})', 1) as slack_ts
     from addresses
@@ -74,7 +77,7 @@ select
     document_version_id as from_document_version_id,
     cast(0 as bigint) as link_number,
     parent_doc_id as to_doc_id,
-    cast(null as varchar) as to_url,
+    cast(null as string) as to_url,
     'parent' as kind
 from versions
 where parent_doc_id is not null

@@ -15,7 +15,7 @@ with candidates as (
         body,
         url,
         author_id,
-        cast(null as varchar) as container,
+        cast(null as string) as container,
         parent_id as parent_external_id,
         created_at,
         source_updated_at,
@@ -39,7 +39,7 @@ with candidates as (
         url,
         author_id,
         container,
-        cast(null as varchar) as parent_external_id,
+        cast(null as string) as parent_external_id,
         created_at,
         source_updated_at,
         observed_at,
@@ -111,10 +111,10 @@ stored as (
         on known.doc_id = touched.doc_id
     {% else %}
     select
-        cast(null as varchar) as doc_id,
+        cast(null as string) as doc_id,
         cast(0 as bigint) as version_number,
-        cast(null as varchar) as content_hash,
-        cast(null as varchar) as metadata_hash,
+        cast(null as string) as content_hash,
+        cast(null as string) as metadata_hash,
         false as is_deleted,
         1 as recency
     {% endif %}
@@ -127,9 +127,9 @@ compared as (
         hashed.*,
         coalesce(stored.version_number, 0) as last_version_number,
         lag(
-            hashed.content_hash || hashed.metadata_hash || cast(hashed.is_deleted as varchar),
+            hashed.content_hash || hashed.metadata_hash || cast(hashed.is_deleted as string),
             1,
-            stored.content_hash || stored.metadata_hash || cast(stored.is_deleted as varchar)
+            stored.content_hash || stored.metadata_hash || cast(stored.is_deleted as string)
         ) over (
             partition by hashed.doc_id
             order by
@@ -158,14 +158,14 @@ changed as (
                 raw_dlt_id nulls last
         ) as version_number
     from compared
-    where state_before is distinct from content_hash || metadata_hash || cast(is_deleted as varchar)
+    where state_before is distinct from content_hash || metadata_hash || cast(is_deleted as string)
 
 )
 
 select
     {{ sha256_hex(
-        "doc_id || chr(31) || cast(version_number as varchar) || chr(31) || content_hash"
-        ~ " || metadata_hash || cast(is_deleted as varchar)"
+        "doc_id || chr(31) || cast(version_number as string) || chr(31) || content_hash"
+        ~ " || metadata_hash || cast(is_deleted as string)"
     ) }} as document_version_id,
     doc_id,
     source,

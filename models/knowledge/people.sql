@@ -8,7 +8,7 @@ with accounts as (
         user_id as external_id,
         name,
         lower(email) as email,
-        cast(null as varchar) as handle,
+        cast(null as string) as handle,
         is_deleted,
         raw_batch
     from {{ ref("stg_notion__users") }}

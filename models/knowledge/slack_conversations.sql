@@ -283,7 +283,8 @@ described as (
         conversations.channel_id,
         conversations.anchor_day,
         '#' || coalesce(channels.name, conversations.channel_id) || ': '
-        || substr(regexp_replace(conversations.first_text, '[\r\n].*', ''), 1, 80) as title,
+        || substr(regexp_extract(conversations.first_text, {{ regex("^[^\\r\\n]*") }}, 0), 1, 80)
+            as title,
         conversations.body,
         'https://slack.com/archives/' || conversations.channel_id || '/p'
         || replace(conversations.conversation_ts, '.', '') as url,

@@ -24,8 +24,8 @@ clean_columns as (
         _dlt_id as raw_dlt_id,
         _batch as raw_batch,
         external_id as message_id,
-        substr(external_id, 1, strpos(external_id, ':') - 1) as channel_id,
-        substr(external_id, strpos(external_id, ':') + 1) as ts,
+        substr(external_id, 1, instr(external_id, ':') - 1) as channel_id,
+        substr(external_id, instr(external_id, ':') + 1) as ts,
         {{ json_text("payload", "$.thread_ts") }} as thread_ts,
         coalesce(
             {{ json_text("payload", "$.user") }},
