@@ -68,8 +68,8 @@ def pieces(batches: Iterable[pa.RecordBatch], size: int) -> Iterator[list[pa.Rec
 class ReplaceFiles(_OverwriteFiles):
     """A snapshot in which data files are swapped, and delete files that apply to none are gone.
 
-    pyiceberg's own overwrite carries every delete file along for ever, and cannot mark a snapshot
-    as one that changes files but no rows.
+    pyiceberg's own overwrite carries every delete file along for ever, and the lists of what former
+    snapshots removed; and it cannot mark a snapshot as one that changes files but no rows.
 
     Args:
         transaction: of the table.
@@ -102,6 +102,8 @@ class ReplaceFiles(_OverwriteFiles):
         return [manifest for manifest in super()._existing_manifests() if not self._drops(manifest)]
 
     def _drops(self, manifest: ManifestFile) -> bool:
+        if not manifest.has_added_files() and not manifest.has_existing_files():
+            return True
         if manifest.content != ManifestContent.DELETES:
             return False
         deletes = [entry.data_file for entry in self.fetch_manifest_entry(manifest)]
