@@ -1,6 +1,7 @@
 """Reads conversations of the story and writes what an LLM gateway records of them.
 
-A file under `story/gateway/` is one session: its tenant, model, system prompt, tools, and `turns`.
+A file under `story/gateway/` is one session: its tenant, user, model, system prompt, tools, `turns`,
+whether the client sends a session id (`sends_session_id`) and names each parent (`explicit`).
 A turn follows the last completed one, or the one named by `after` (`key`, or `key#1` for a choice):
 
     turn, user, assistant    its key, what was asked, what was answered (`choices` for n > 1)
@@ -15,7 +16,8 @@ A turn follows the last completed one, or the one named by `after` (`key`, or `k
     kind                     the branch kind a reader would give it, kept as an expectation
     headers                  what the client told the gateway: parent, anchor, branch_kind, …
     replay_of                sends another turn's context, to another model
-    keep                     how many last messages of the history the client still sends
+    keep, summary            how many last messages of the history the client still sends, and what
+                             it puts in place of the others
     prefill                  begins the answer in the client's words
     taskify                  a rule version and the sub-tasks it made of this turn
     event_id                 an id of the gateway's that it gave to another event too
@@ -194,6 +196,8 @@ class Session:
         history = [m for m in self.history(parent, choice) if m["role"] != "system"]
         if "keep" in story:
             history = history[-story["keep"] :]
+        if "summary" in story:
+            history.insert(0, {"role": "user", "content": story["summary"]})
         asked = story.get("user") or self.turns[story["same_as"]].story["user"]
         messages = [{"role": "system", "content": system}] if system else []
         messages += [*history, {"role": "user", "content": asked}]
@@ -239,7 +243,6 @@ class Session:
         duration = call.get("ms", variation(40, 900, sent["id"]))
         data = {
             "turn_id": self.turn_id(turn.key, step),
-            "session_id": self.session_id,
             "tenant": self.story["tenant"],
             "tool_call_id": sent["id"],
             "name": call["tool"],
@@ -304,6 +307,8 @@ class Session:
         tools = story.get("tools", self.story.get("tools", []))
         if tools:
             body["tools"] = [{"type": "function", "function": self.toolbox[name]} for name in tools]
+        if "user" in self.story:
+            body["user"] = self.story["user"]
         if len(answers) > 1:
             body["n"] = len(answers)
         written = sum(tokens(json.dumps(answer, ensure_ascii=False)) for answer in answers)
@@ -337,8 +342,7 @@ class Session:
             at = first.started_at + timedelta(milliseconds=first.duration_ms + 85)
             data = {
                 "turn_id": first.turn_id,
-                "session_id": self.session_id,
-                "tenant": self.story["tenant"],
+                    "tenant": self.story["tenant"],
                 **turn.story["taskify"],
             }
             data["tasks"] = [{"index": i, **task} for i, task in enumerate(data["tasks"])]
@@ -347,11 +351,9 @@ class Session:
     def chat_event(self, turn: Turn, request: Request, name: str) -> Json:
         """The event of one proxied request."""
         data: Json = {"turn_id": request.turn_id, "tenant": self.story["tenant"]}
-        if self.session_id:
-            data["session_id"] = self.session_id
         if "theme" in self.story:
             data["theme_id"] = self.story["theme"]
-        data |= self.header_fields(turn)
+        data |= self.header_fields(turn, request)
         model = request.body["model"]
         data |= {
             "is_replay": "replay_of" in turn.story or turn.story.get("is_replay", False),
@@ -369,9 +371,12 @@ class Session:
         event = self.event(f"llm.chat.{request.status}", ended, data, turn.key, name)
         return event | {"id": turn.story.get("event_id", event["id"])}
 
-    def header_fields(self, turn: Turn) -> Json:
+    def header_fields(self, turn: Turn, request: Request) -> Json:
         """The fields that clients which know about branches send as headers."""
         fields: Json = {}
+        parent, _ = self.parent_of(turn.story)
+        if self.story.get("explicit") and parent and request is turn.requests[0]:
+            fields["parent_turn_id"] = self.turns[parent].last.turn_id
         for header, value in turn.story.get("headers", {}).items():
             if header in ("parent", "anchor"):
                 value = self.turns[value].last.turn_id
@@ -409,8 +414,7 @@ class Session:
             data: Json = {
                 "flow_id": flow_id,
                 "node_id": node["node"],
-                "session_id": self.session_id,
-                "tenant": self.story["tenant"],
+                    "tenant": self.story["tenant"],
                 "parent_node_ids": node.get("parents", []),
                 "kind": node["kind"],
                 "model": node.get("model"),
@@ -437,16 +441,17 @@ class Session:
 
     def event(self, kind: str, at: datetime, data: Json, *names: str) -> Json:
         """The CloudEvents envelope."""
-        return {
+        envelope = {
             "specversion": "1.0",
             "id": "evt_" + digest("event", self.key, kind, *names)[:20],
             "source": SOURCE,
             "type": kind,
             "time": iso(at),
-            "subject": self.session_id,
-            "datacontenttype": "application/json",
-            "data": data,
         }
+        if self.session_id:
+            envelope["subject"] = self.session_id
+            data = {"session_id": self.session_id} | data
+        return envelope | {"datacontenttype": "application/json", "data": data}
 
 
 def read_sessions(folder: Path, toolbox: dict[str, Json]) -> list[Session]:
