@@ -83,7 +83,7 @@ def _duckdb_extensions(settings: Settings) -> str:
             except duckdb.Error as error:
                 raise LorelineError(
                     f"DuckDB {duckdb.__version__} refused `{statement}` ({_first_line(error)})",
-                    "run `make clean` and `make run`, which install the matching ones",
+                    "install the matching ones with `pip install -r requirements.lock`",
                 ) from error
     return f"{', '.join(duck.EXTENSIONS)} of {duckdb.__version__}"
 

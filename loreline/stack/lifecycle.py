@@ -67,19 +67,10 @@ def up(home: Path) -> list[ServiceStatus]:
     with locked(home):
         state = StackState.load(home)
         remembered = dict(state.processes)
-        started = [service for service in SERVICES if not _runs_well(service, home, state)]
-        for attempt in range(1, _ATTEMPTS + 1):
-            try:
-                _start(started, home, state)
-                break
-            except LorelineError:
-                # Somebody may have taken a port between the choice and the start.
-                if attempt == _ATTEMPTS or not _lost_a_port(started, home, state):
-                    raise
+        _start([s for s in SERVICES if not _runs_well(s, home, state)], home, state)
         if state.processes != remembered:
             state.save(home)
-        if postgresql in started:
-            postgresql.provision(state)
+        postgresql.provision(state)
         _upgrade_local(home)
         return [_status(service, home, state) for service in SERVICES]
 
@@ -133,9 +124,23 @@ def _runs_well(service: Service, home: Path, state: StackState) -> bool:
 
 
 def _start(services: list[Service], home: Path, state: StackState) -> None:
+    for attempt in range(1, _ATTEMPTS + 1):
+        try:
+            _start_once(services, home, state)
+            return
+        except LorelineError:
+            for service in services:
+                if found := service.find(home, state):
+                    service.stop(found)
+            # Somebody may have taken a port between the choice and the start.
+            lost_a_port = [service for service in services if state.choose_ports(service.PORTS)]
+            if attempt == _ATTEMPTS or not lost_a_port:
+                raise
+
+
+def _start_once(services: list[Service], home: Path, state: StackState) -> None:
     for service in services:
         state.choose_ports(service.PORTS)
-    for service in services:
         state.variables.update(service.variables(state))
     if services:
         # Before anything starts: credentials and ports must outlive a command that is killed here.
@@ -149,13 +154,6 @@ def _start(services: list[Service], home: Path, state: StackState) -> None:
     for service, running in started:
         ready = partial(service.is_ready, state)
         process.wait_until(ready, running, service.log(home), _START_SECONDS)
-
-
-def _lost_a_port(services: list[Service], home: Path, state: StackState) -> bool:
-    for service in services:
-        if found := service.find(home, state):
-            service.stop(found)
-    return any(state.choose_ports(service.PORTS) for service in services)
 
 
 def _upgrade_local(home: Path) -> None:

@@ -80,9 +80,14 @@ def terminate(process: psutil.Process, with_signal: signal.Signals, grace_second
 
 
 def has_ended(process: psutil.Process) -> bool:
-    """Whether it is gone, or a zombie that its parent (any running command) has yet to reap."""
+    """Whether it is gone, or a zombie that its parent (any running command) has yet to reap.
+
+    A zombie with more threads than one has listeners that are about to be closed.
+    """
     try:
-        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+        if not process.is_running():
+            return True
+        return process.status() == psutil.STATUS_ZOMBIE and process.num_threads() <= 1
     except psutil.NoSuchProcess:
         return True
 
