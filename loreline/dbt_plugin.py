@@ -114,6 +114,18 @@ def settings() -> Settings:
     return _running.reading.settings
 
 
+def is_empty_run() -> bool:
+    """Whether dbt runs with `--empty`: a Python model then must not touch anything outside."""
+    return _running.model.empty
+
+
+def table_name(relation: duckdb.DuckDBPyRelation) -> str:
+    """`lake.schema.table` of what `dbt.ref(…)` gave, for SQL that a Python model writes itself."""
+    found = _UPSTREAM.search(relation.sql_query())
+    assert found, relation.sql_query()
+    return f"lake.{found[1]}.{found[2]}"
+
+
 def new_rows(relation: duckdb.DuckDBPyRelation, *, variant: str = "") -> duckdb.DuckDBPyRelation:
     """The rows of `dbt.ref(…)` that the running Python model has not read yet.
 
@@ -123,9 +135,7 @@ def new_rows(relation: duckdb.DuckDBPyRelation, *, variant: str = "") -> duckdb.
         relation: an upstream table, as dbt gives it.
         variant: the slice of the model that reads, such as a configuration hash.
     """
-    upstream = _UPSTREAM.search(relation.sql_query())
-    assert upstream, relation.sql_query()
-    low, high = _running.reading.range(f"{upstream[1]}.{upstream[2]}", variant)
+    low, high = _running.reading.range(table_name(relation).removeprefix("lake."), variant)
     return relation.filter(f"_batch > {low} and _batch <= {high}")
 
 

@@ -1,5 +1,6 @@
 """Embed each distinct text once per configuration, in slices that survive a kill."""
 
+from dataclasses import fields
 from datetime import UTC, datetime
 
 import pyarrow as pa
@@ -53,7 +54,8 @@ def embedded(session, chunks, configurations, known):
         count = session.execute("select count(*) from pending").fetchone()[0]
         if not count:
             continue
-        configuration = EmbeddingConfiguration.from_row(row)
+        names = [field.name for field in fields(EmbeddingConfiguration)]
+        configuration = EmbeddingConfiguration(**{name: row[name] for name in names})
         encoder = load_encoder(configuration, settings())
         texts = in_slices(session.execute("from pending order by length(text) desc, text_hash"))
         for batch in encode_slices(encoder, texts, total=count, slice_size=TEXTS_PER_SLICE):

@@ -1,8 +1,11 @@
 """Push the manifest's changes to Postgres and read back what is there."""
 
+from datetime import UTC
+
 import pyarrow as pa
 
-from loreline.dbt_plugin import settings
+from loreline.dbt_plugin import is_empty_run, settings, table_name
+from loreline.lake.commits import rewritten
 from loreline.postgres import connect
 from loreline.serving.collections import Collection, push, pushed_batch, retire_others, states
 
@@ -21,21 +24,36 @@ SCHEMA = pa.schema(
     ]
 )
 
-# Every live chunk of each document that the manifest touched after the last push, and one empty
-# row for a document that has none left.
-CHANGED_DOCUMENTS = """
-with touched as (
-    select doc_id
-    from manifest
-    where vector_collection = $vector_collection and _batch > $after
-    group by doc_id
-),
+# The manifest's rows of every document that changed after the last push, from one snapshot of it.
+CHANGED = """
+create or replace temp table changed as
+select chunk_id, doc_id, text_hash, allowed_principals, is_deleted, _batch
+from {manifest}
+where
+    vector_collection = $vector_collection
+    and doc_id in (
+        select doc_id
+        from {manifest}
+        where vector_collection = $vector_collection and _batch > $since
+    )
+"""
 
-live as (
-    select manifest.doc_id, manifest.chunk_id, manifest.text_hash, manifest.allowed_principals
-    from manifest
-    inner join touched on manifest.doc_id = touched.doc_id
-    where manifest.vector_collection = $vector_collection and not manifest.is_deleted
+# What a manifest that was written anew no longer speaks of.
+FORGOTTEN = """
+insert into changed
+select distinct null, doc_id, null, null, true, null
+from pg.{serving}.vector_rows
+where
+    vector_collection = $vector_collection
+    and doc_id not in (
+        select doc_id from {manifest} where vector_collection = $vector_collection
+    )
+"""
+
+# Every live chunk of the changed documents, and one empty row for a document that has none left.
+CHUNKS = """
+with live as (
+    select chunk_id, doc_id, text_hash, allowed_principals from changed where not is_deleted
 ),
 
 texts as (
@@ -47,13 +65,13 @@ texts as (
         chunks.heading_path,
         chunks.start_char,
         chunks.end_char
-    from chunks
+    from {chunks} as chunks
     inner join live on chunks.chunk_id = live.chunk_id
 ),
 
 vectors as (
     select embeddings.text_hash, any_value(embeddings.embedding) as embedding
-    from embeddings
+    from {embeddings} as embeddings
     inner join (select distinct text_hash from live) as wanted
         on embeddings.text_hash = wanted.text_hash
     where embeddings.config_hash = $embedding_config_hash
@@ -64,14 +82,14 @@ select
     touched.doc_id,
     live.chunk_id,
     texts.document_version_id,
-    texts.chunk_index,
+    cast(texts.chunk_index as integer) as chunk_index,
     texts.text,
     live.text_hash,
     documents.title,
     documents.url,
     texts.heading_path,
-    texts.start_char,
-    texts.end_char,
+    cast(texts.start_char as integer) as start_char,
+    cast(texts.end_char as integer) as end_char,
     documents.source,
     documents.container,
     documents.author_id,
@@ -79,11 +97,11 @@ select
     documents.source_updated_at,
     live.allowed_principals,
     vectors.embedding
-from touched
+from (select distinct doc_id from changed) as touched
 left join live on touched.doc_id = live.doc_id
 left join texts on live.chunk_id = texts.chunk_id
 left join vectors on live.text_hash = vectors.text_hash
-left join documents on touched.doc_id = documents.doc_id
+left join {documents} as documents on touched.doc_id = documents.doc_id
 order by touched.doc_id, texts.chunk_index
 """
 
@@ -91,14 +109,60 @@ order by touched.doc_id, texts.chunk_index
 def model(dbt, session):
     """One row per collection in Postgres, read back after what changed was pushed to it."""
     dbt.config(materialized="table")
-    dbt.ref("chunks").create_view("chunks", replace=True)
-    dbt.ref("documents_current").create_view("documents", replace=True)
-    dbt.ref("text_embeddings").create_view("embeddings", replace=True)
-    dbt.ref("vector_manifest").create_view("manifest", replace=True)
+    tables = {
+        "chunks": table_name(dbt.ref("chunks")),
+        "documents": table_name(dbt.ref("documents_current")),
+        "embeddings": table_name(dbt.ref("text_embeddings")),
+        "manifest": table_name(dbt.ref("vector_manifest")),
+        "serving": f"{settings().prefix}serving",
+    }
     wanted = dbt.ref("served_collections").order("vector_collection").to_arrow_table().to_pylist()
-    return pushed(session, wanted)
+    return pa.Table.from_pylist(pushed(session, wanted, tables), schema=SCHEMA)
 
 
-def pushed(session, wanted):
-    """Bring each collection to what the manifest says, and read back what there is."""
-    return pa.Table.from_pylist([], schema=SCHEMA)
+def pushed(session, wanted, tables):
+    """Bring every collection to what the manifest says, and read back what there is."""
+    if is_empty_run():
+        return []
+    with connect(settings(), autocommit=True) as connection:
+        for row in wanted:
+            push_collection(session, connection, row, tables)
+        retire_others(connection, settings(), [row["vector_collection"] for row in wanted])
+        return [state_row(state) for state in states(connection, settings())]
+
+
+def push_collection(session, connection, row, tables):
+    """Push what the manifest changed after the collection's last push."""
+    collection = Collection(
+        vector_collection=row["vector_collection"],
+        embedding_model=row["embedding_model"],
+        chunking_strategy=row["chunking_strategy"],
+        config_hash=row["config_hash"],
+        dimensions=row["dimensions"],
+        is_default=row["is_default"],
+    )
+    since = pushed_batch(connection, settings(), collection)
+    named = {"vector_collection": collection.vector_collection}
+    session.execute(CHANGED.format(**tables), {**named, "since": -1 if since is None else since})
+    highest = session.execute("select max(_batch) from changed").fetchone()[0]
+    through = highest if highest is not None else since or 0
+    manifest = tables["manifest"].removeprefix("lake.")
+    if since is not None and rewritten(connection, settings(), manifest, since, through):
+        session.execute(FORGOTTEN.format(**tables), named)
+    rows = session.execute(
+        CHUNKS.format(**tables), {"embedding_config_hash": row["embedding_config_hash"]}
+    )
+    push(
+        connection,
+        settings(),
+        collection,
+        rows.to_arrow_reader(ROWS_PER_BATCH),
+        through_batch=through,
+        since=since,
+    )
+
+
+def state_row(state):
+    """One row of the table."""
+    built_at = state.built_at and state.built_at.astimezone(UTC).replace(tzinfo=None)
+    return {field: getattr(state, field) for field in SCHEMA.names} | {"built_at": built_at}
