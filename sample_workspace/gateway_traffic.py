@@ -342,7 +342,7 @@ class Session:
             at = first.started_at + timedelta(milliseconds=first.duration_ms + 85)
             data = {
                 "turn_id": first.turn_id,
-                    "tenant": self.story["tenant"],
+                "tenant": self.story["tenant"],
                 **turn.story["taskify"],
             }
             data["tasks"] = [{"index": i, **task} for i, task in enumerate(data["tasks"])]
@@ -414,7 +414,7 @@ class Session:
             data: Json = {
                 "flow_id": flow_id,
                 "node_id": node["node"],
-                    "tenant": self.story["tenant"],
+                "tenant": self.story["tenant"],
                 "parent_node_ids": node.get("parents", []),
                 "kind": node["kind"],
                 "model": node.get("model"),

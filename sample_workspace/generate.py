@@ -34,7 +34,9 @@ def compact(value: Any) -> str:
 
 
 def render(name: str, content: Any) -> str:
-    """A file's text: JSON lines, or a JSON list with one item a line."""
+    """A file's text: YAML, JSON lines, or a JSON list with one item a line."""
+    if name.endswith(".yaml"):
+        return yaml.safe_dump(content, allow_unicode=True, sort_keys=False, width=100)
     if name.endswith(".jsonl"):
         return "".join(compact(line) + "\n" for line in content)
     if isinstance(content, list) and content:
@@ -42,72 +44,60 @@ def render(name: str, content: Any) -> str:
     return compact(content) + "\n"
 
 
-def write(folder: Path, files: dict[str, Any]) -> None:
-    """Write the files of one export."""
-    for name, content in files.items():
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(render(name, content), encoding="utf-8")
-
-
 def read_changes(day: str) -> Json:
     """What happened before a later day, from `story/changes/<day>.yaml`."""
     return yaml.safe_load((STORY / "changes" / f"{day}.yaml").read_text())
 
 
-def write_notion(into: Path, company: Company) -> NotionState:
-    """Write the Notion state of every day; return the first."""
+def under(folder: str, files: Json) -> Json:
+    """The files of one export, moved below a folder."""
+    return {f"{folder}/{name}": content for name, content in files.items()}
+
+
+def notion_files(company: Company, first: NotionState) -> Json:
+    """The Notion exports of every day."""
     databases = yaml.safe_load((STORY / "databases.yaml").read_text())
-    opening = yaml.safe_load((STORY / "opening.yaml").read_text())
-    pages = read_pages(STORY / "notion")
-    trashed = set(opening["notion_trash"])
-    first = NotionState(moment(opening["exported_at"]), pages, trashed=trashed)
+    files = under("day_one/notion", NotionWriter(company, databases, first).files())
     state = first
-    write(into / "day_one/notion", NotionWriter(company, databases, first).files())
     for day in DAYS[1:]:
         changes = read_changes(day)
         state = apply_changes(state, changes["notion"], moment(changes["exported_at"]))
         writer = NotionWriter(company, databases, state)
         only = changes["notion"].get("export_only")
-        write(into / day / "notion", writer.partial_files(only) if only else writer.files())
-    return first
+        files |= under(f"{day}/notion", writer.partial_files(only) if only else writer.files())
+    return files
 
 
-def write_slack(into: Path, company: Company, exported_at: datetime) -> SlackState:
-    """Write the Slack state of the first two days; return the first."""
-    first = SlackState.read(company, STORY / "slack", exported_at)
-    write(into / "day_one/slack", SlackWriter(company, first).files())
+def slack_files(company: Company, first: SlackState) -> Json:
+    """The Slack exports of the first two days."""
     changes = read_changes("day_two")
     later = first.change(
         changes["slack"], STORY / "changes/day_two/slack", moment(changes["exported_at"])
     )
-    write(into / "day_two/slack", SlackWriter(company, later).files())
-    return first
+    files = under("day_one/slack", SlackWriter(company, first).files())
+    return files | under("day_two/slack", SlackWriter(company, later).files())
 
 
-def in_time(events: list[Json]) -> list[Json]:
-    """Events as a gateway writes them."""
-    return sorted(events, key=lambda event: (event["time"], event["id"]))
-
-
-def write_gateway(into: Path, exported_at: datetime) -> None:
-    """Write day one's events, then day two's: out of order, some of day one's among them."""
+def gateway_files(exported_at: datetime) -> Json:
+    """Day one's events, then day two's: out of order, some of day one's among them."""
     toolbox = yaml.safe_load((STORY / "tools.yaml").read_text())
     changes = read_changes("day_two")
     sessions = read_sessions(STORY / "gateway", toolbox)
     later = read_sessions(STORY / "changes/day_two/gateway", toolbox)
-    first = in_time([event for session in sessions for event in session.events()])
+    first = [event for session in sessions for event in session.events()]
+    first.sort(key=lambda event: (event["time"], event["id"]))
     second = [event for session in sessions for event in session.events(late=True)]
     second += [event for session in later for event in session.events()]
     second += first[:: changes["gateway"]["repeat_every"]]
     second.sort(key=lambda event: digest("arrival", event["id"], event["time"]))
+    files = {"expected_branches.jsonl": [*expected_branches(sessions), *expected_branches(later)]}
     for day, at, events in (
         ("day_one", exported_at, first),
         ("day_two", moment(changes["exported_at"]), second),
     ):
         export = {"exported_at": iso(at), "complete": False}
-        write(into / day / "gateway", {"export.json": export, "events.jsonl": events})
-    write(into, {"expected_branches.jsonl": expected_branches([*sessions, *later])})
+        files |= under(f"{day}/gateway", {"export.json": export, "events.jsonl": events})
+    return files
 
 
 def expected_branches(sessions: list[Session]) -> list[Json]:
@@ -115,10 +105,10 @@ def expected_branches(sessions: list[Session]) -> list[Json]:
     return [link for session in sessions for link in session.expectations()]
 
 
-def write_questions(into: Path, company: Company, notion: NotionState, slack: SlackState) -> None:
-    """Write the questions with the ids of the documents that answer them."""
-    questions = yaml.safe_load((STORY / "questions.yaml").read_text())
-    for question in questions:
+def questions(company: Company, notion: NotionState, slack: SlackState) -> list[Json]:
+    """The questions, with the ids of the documents that answer them."""
+    asked = yaml.safe_load((STORY / "questions.yaml").read_text())
+    for question in asked:
         asker = question["as"]
         question["as"] = company.people[asker].email(company.domain) if asker else None
         question["as_slack_user"] = company.people[asker].slack_user_id if asker else None
@@ -138,19 +128,34 @@ def write_questions(into: Path, company: Company, notion: NotionState, slack: Sl
                 }
         question["expect_source"] = question["expect"][0]["source"]
         question["expect_title"] = question["expect"][0].get("title")
-    text = yaml.safe_dump(questions, allow_unicode=True, sort_keys=False, width=100)
-    (into / "questions.yaml").write_text(text, encoding="utf-8")
+    return asked
+
+
+def all_files() -> Json:
+    """Content of every generated file by its path."""
+    company = Company.read(STORY)
+    opening = yaml.safe_load((STORY / "opening.yaml").read_text())
+    exported_at = moment(opening["exported_at"])
+    pages = read_pages(STORY / "notion")
+    notion = NotionState(exported_at, pages, trashed=set(opening["notion_trash"]))
+    slack = SlackState.read(company, STORY / "slack", exported_at)
+    return {
+        **notion_files(company, notion),
+        **slack_files(company, slack),
+        **gateway_files(exported_at),
+        "questions.yaml": questions(company, notion, slack),
+    }
 
 
 def generate(into: Path) -> None:
     """Write everything into a folder, in place of what an earlier run wrote."""
+    texts = {name: render(name, content) for name, content in all_files().items()}
     for day in DAYS:
         shutil.rmtree(into / day, ignore_errors=True)
-    company = Company.read(STORY)
-    notion = write_notion(into, company)
-    slack = write_slack(into, company, notion.exported_at)
-    write_gateway(into, notion.exported_at)
-    write_questions(into, company, notion, slack)
+    for name, text in texts.items():
+        path = into / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":
