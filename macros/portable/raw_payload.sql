@@ -1,4 +1,5 @@
-{# The payload of a raw row, fetched from the object store where it is kept there (a registered Python function). #}
+{# The payload of a raw row, fetched from the object store where it is kept there (a registered
+   Python function). #}
 {% macro raw_payload(payload, uri) %}
   {{- return(adapter.dispatch("raw_payload", "loreline")(payload, uri)) -}}
 {% endmacro %}

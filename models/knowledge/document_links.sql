@@ -22,7 +22,8 @@ addresses as (
         link.element as address
     from versions,
         {{ unnest_with_position(
-            "regexp_extract_all(versions.body, " ~ regex("\\]\\((https?://[^)\\s]+)\\)") ~ ", 1)", "link"
+            "regexp_extract_all(versions.body, " ~ regex("\\]\\((https?://[^)\\s]+)\\)") ~ ", 1)",
+            "link"
         ) }}
 
 ),
@@ -35,7 +36,9 @@ parsed as (
         address,
         regexp_extract(
             address,
-            {{ regex("^https://(?:www\\.|app\\.)?notion\\.(?:so|com)/(?:[^?#]*[-/])?([0-9a-f]{32})") }},
+            {{ regex(
+                "^https://(?:www\\.|app\\.)?notion\\.(?:so|com)/(?:[^?#]*[-/])?([0-9a-f]{32})"
+            ) }},
             1
         ) as notion_id,
         regexp_extract(address, '/archives/([A-Z0-9]+)/p[0-9]{16}', 1) as slack_channel_id,
@@ -52,11 +55,13 @@ resolved as (
         address,
         case
             when notion_id <> ''
-                then 'notion:' || substr(notion_id, 1, 8) || '-' || substr(notion_id, 9, 4)
+                then
+                    'notion:' || substr(notion_id, 1, 8) || '-' || substr(notion_id, 9, 4)
                     || '-' || substr(notion_id, 13, 4) || '-' || substr(notion_id, 17, 4)
                     || '-' || substr(notion_id, 21, 12)
             when slack_ts <> ''
-                then 'slack:' || slack_channel_id || ':' || substr(slack_ts, 1, 10)
+                then
+                    'slack:' || slack_channel_id || ':' || substr(slack_ts, 1, 10)
                     || '.' || substr(slack_ts, 11, 6)
         end as to_doc_id
     from parsed

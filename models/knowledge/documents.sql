@@ -94,6 +94,18 @@ hashed as (
 
 ),
 
+{% if is_incremental() %}
+
+touched as (
+
+    select doc_id
+    from hashed
+    group by doc_id
+
+),
+
+{% endif %}
+
 stored as (
 
     {% if is_incremental() %}
@@ -107,8 +119,7 @@ stored as (
             partition by known.doc_id order by known.version_number desc nulls last
         ) as recency
     from {{ this }} as known
-    inner join (select doc_id from hashed group by doc_id) as touched
-        on known.doc_id = touched.doc_id
+    inner join touched on known.doc_id = touched.doc_id
     {% else %}
     select
         cast(null as string) as doc_id,
@@ -148,7 +159,7 @@ compared as (
 changed as (
 
     select
-        compared.*,
+        *,
         last_version_number + row_number() over (
             partition by doc_id
             order by

@@ -1,5 +1,9 @@
 -- One row per account in a source: who wrote, and whom a principal stands for.
-{{ config(materialized="incremental", incremental_strategy="merge", unique_key=["source", "external_id"]) }}
+{{ config(
+    materialized="incremental",
+    incremental_strategy="merge",
+    unique_key=["source", "external_id"],
+) }}
 
 with accounts as (
 

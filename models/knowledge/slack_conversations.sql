@@ -156,10 +156,11 @@ with_gaps as (
 with_runs as (
 
     select
-        with_gaps.*,
+        *,
         sum(
             case
-                when {{ seconds_between("previous_sent_at", "sent_at") }}
+                when
+                    {{ seconds_between("previous_sent_at", "sent_at") }}
                     <= {{ var("slack_gap_minutes") }} * 60
                     then 0
                 else 1
@@ -175,7 +176,7 @@ with_runs as (
 with_conversation as (
 
     select
-        with_runs.*,
+        *,
         case
             when is_threaded then root_ts
             else min(ts) over (partition by channel_id, anchor_day, is_threaded, run_number)
@@ -297,7 +298,9 @@ described as (
         case when channels.kind = 'public' then 'public' else 'private' end as visibility,
         case
             when channels.kind = 'public' then {{ list_of(["'public'"]) }}
-            else {{ sorted_list(prefixed_list("coalesce(channels.member_ids, " ~ list_of([]) ~ ")", "slack:")) }}
+            else {{ sorted_list(
+                prefixed_list("coalesce(channels.member_ids, " ~ list_of([]) ~ ")", "slack:")
+            ) }}
         end as allowed_principals,
         conversations.raw_dlt_id,
         false as is_deleted
@@ -312,30 +315,30 @@ select * from described
 
 {% if is_incremental() %}
 
-    union all
+union all
 
-    -- Conversations of the affected channels and days that are no longer there.
-    select
-        known.external_id,
-        known.channel_id,
-        known.anchor_day,
-        known.title,
-        known.body,
-        known.url,
-        known.author_id,
-        known.container,
-        known.created_at,
-        known.source_updated_at,
-        (select max(versions.observed_at) from versions) as observed_at,
-        known.visibility,
-        known.allowed_principals,
-        known.raw_dlt_id,
-        true as is_deleted
-    from {{ this }} as known
-    inner join affected
-        on known.channel_id = affected.channel_id
-        and known.anchor_day = affected.anchor_day
-    left join described on known.external_id = described.external_id
-    where described.external_id is null and not known.is_deleted
+-- Conversations of the affected channels and days that are no longer there.
+select
+    known.external_id,
+    known.channel_id,
+    known.anchor_day,
+    known.title,
+    known.body,
+    known.url,
+    known.author_id,
+    known.container,
+    known.created_at,
+    known.source_updated_at,
+    (select max(versions.observed_at) from versions) as observed_at,
+    known.visibility,
+    known.allowed_principals,
+    known.raw_dlt_id,
+    true as is_deleted
+from {{ this }} as known
+inner join affected
+    on known.channel_id = affected.channel_id
+    and known.anchor_day = affected.anchor_day
+left join described on known.external_id = described.external_id
+where described.external_id is null and not known.is_deleted
 
 {% endif %}

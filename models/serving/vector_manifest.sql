@@ -7,16 +7,29 @@
     unique_key=["vector_collection", "chunk_id"],
 ) }}
 
-with new_collections as (
+with
+
+{% if is_incremental() %}
+
+known_collections as (
+
+    select vector_collection
+    from {{ this }}
+    where not is_deleted
+    group by vector_collection
+
+),
+
+{% endif %}
+
+new_collections as (
 
     select collections.vector_collection
     from {{ ref("served_collections") }} as collections
     {% if is_incremental() %}
-    left join (
-        select vector_collection from {{ this }} where not is_deleted group by vector_collection
-    ) as known
-        on collections.vector_collection = known.vector_collection
-    where known.vector_collection is null
+    left join known_collections
+        on collections.vector_collection = known_collections.vector_collection
+    where known_collections.vector_collection is null
     {% endif %}
 
 ),
