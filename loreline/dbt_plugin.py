@@ -27,6 +27,7 @@ from loreline.lake.materialize import (
     materialize_seed,
     materialize_sql,
 )
+from loreline.lake.raw import ensure_raw_tables
 from loreline.lake.sql_functions import register
 from loreline.settings import Settings
 
@@ -66,6 +67,9 @@ class Plugin(BasePlugin):
         dbt's log is put into it as `message`.
         """
         request = target_config.config
+        if request["step"] == "ensure_raw":
+            ensure_raw_tables(self.settings, request["names"])
+            return
         model = _model(request["model"])
         try:
             request["message"] = self._step(request["step"], model, request)
