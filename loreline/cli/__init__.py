@@ -29,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     given, debug = _without_debug(given)
     try:
-        code = _run(given)
+        code = _run(given, debug)
         sys.stdout.flush()
         return code
     except KeyboardInterrupt:
@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(what + hint, 1, debug)
 
 
-def _run(arguments: list[str]) -> int:
+def _run(arguments: list[str], debug: bool) -> int:
     import typer
 
     from loreline.cli.app import app
@@ -55,7 +55,7 @@ def _run(arguments: list[str]) -> int:
     usage_error = typer.BadParameter.__bases__[0]
     try:
         result = typer.main.get_command(app).main(
-            arguments or ["--help"], prog_name="loreline", standalone_mode=False
+            arguments or ["--help"], prog_name="loreline", standalone_mode=False, obj=debug
         )
     except typer.Abort:
         return _fail("stopped", 1, debug=False)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 import sys
 from collections.abc import Iterator
@@ -62,11 +61,10 @@ def sql(
 
 
 def connect(settings: Settings) -> duckdb.DuckDBPyConnection:
-    """DuckDB with both stores attached as a role that may only read, where there is one."""
+    """DuckDB with both stores attached, by credentials that may only read where there are such."""
     from loreline.lake import duck
 
-    reader = settings.reader_postgres_url or settings.postgres_url
-    return duck.connect(dataclasses.replace(settings, postgres_url=reader))
+    return duck.connect(settings.as_reader())
 
 
 def run(connection: duckdb.DuckDBPyConnection, statement: str, *, as_json: bool) -> None:

@@ -79,7 +79,8 @@ def env(
     from loreline.stack import environment
 
     settings = Settings.load()
-    print(environment.duckdb_init(settings) if duckdb_init else environment.export_lines(settings))
+    lines = environment.duckdb_init(settings) if duckdb_init else environment.export_lines(settings)
+    print(lines, end="")
 
 
 def doctor(as_json: Json = False) -> None:

@@ -7,6 +7,7 @@ import unicodedata
 
 # Zero-width joiner and non-joiner: emoji and several scripts are spelled with them.
 _JOINERS = "\u200c\u200d"
+_COLOR = re.compile(r"(\x1b\[[0-9;]*m)")
 _HOSTILE_CATEGORIES = {"Cc", "Cf", "Cs", "Zl", "Zp"}
 
 
@@ -19,6 +20,11 @@ def visible(text: str) -> str:
     if text.isascii() and text.isprintable():
         return text
     return "".join(_escaped(character) for character in text)
+
+
+def visible_in_color(text: str) -> str:
+    """Visible text in which sequences that set colours still do."""
+    return "".join(part if _COLOR.fullmatch(part) else visible(part) for part in _COLOR.split(text))
 
 
 def one_line(text: str) -> str:

@@ -1,0 +1,251 @@
+"""`dbt build` with the settings' stores, and what it changed."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING
+
+import typer
+
+from loreline.cli.options import Json
+from loreline.cli.output import is_interactive, print_json, print_table, say
+from loreline.cli.text import visible_in_color
+from loreline.errors import LorelineError
+
+if TYPE_CHECKING:
+    from dbt_common.events.base_types import EventMsg
+
+    from loreline.settings import Settings
+
+DBT_FAILED = 1
+DBT_BROKE = 2
+
+SELECTING = ("--exclude", "--selector")
+MANUAL = "tag:manual"
+
+
+@dataclass(frozen=True)
+class ModelCommit:
+    """What one model wrote to its table in a build."""
+
+    table: str
+    model: str
+    rows: int
+    snapshots: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class BuildSummary:
+    """What a build did.
+
+    Attributes:
+        invocation_id: dbt's id of the run, which `operations.commits` names.
+        exit_code: 0, or dbt's: 1 when a model or test failed, 2 when it could not run.
+        seconds: how long it took, dbt's own start included.
+        commits: tables that changed, in the order of their first commit.
+    """
+
+    invocation_id: str
+    exit_code: int
+    seconds: float
+    commits: list[ModelCommit] = field(default_factory=list)
+
+    def rows(self, table: str) -> int:
+        """Rows written to tables of this name, whatever stands before it."""
+        return sum(c.rows for c in self.commits if c.table.rsplit(".", 1)[-1] == table)
+
+
+def build(context: typer.Context, as_json: Json = False) -> None:
+    """Build what changed, with dbt: models, embeddings, the push to Postgres, and tests.
+
+    Arguments go to `dbt build` as they are: loreline build --select knowledge+ --full-refresh.
+    Models tagged `manual` are left out unless they are selected by name.
+    """
+    from loreline.settings import Settings
+
+    summary = run(Settings.load(), context.args, quiet=as_json, debug=bool(context.obj))
+    if as_json:
+        print_json(asdict(summary))
+    else:
+        print_summary(summary)
+    if summary.exit_code:
+        raise typer.Exit(summary.exit_code)
+
+
+def run(
+    settings: Settings, arguments: Sequence[str], *, quiet: bool = False, debug: bool = False
+) -> BuildSummary:
+    """Run `dbt build` and print what it says: with `quiet` just what is wrong, on stderr.
+
+    Raises:
+        LorelineError: the stores are not there, or hold another schema; the arguments are wrong.
+    """
+    from loreline.lake.catalog import load_catalog
+    from loreline.postgres import check_schema
+
+    started = time.monotonic()
+    settings = with_target(settings, arguments)
+    # What is wrong with the stores is said here in one line; dbt would wrap it into its own.
+    load_catalog(settings)
+    check_schema(settings)
+    invocation, exit_code = _dbt(dbt_arguments(arguments), settings, quiet=quiet, debug=debug)
+    seconds = time.monotonic() - started
+    commits = list(_commits(settings, invocation)) if invocation else []
+    return BuildSummary(invocation, exit_code, seconds, commits)
+
+
+def print_summary(summary: BuildSummary) -> None:
+    """Say which tables changed, and what was embedded and pushed."""
+    say()
+    if summary.exit_code:
+        say("The build failed; what is above the failure in the graph is built.")
+    if not summary.commits:
+        say(f"Nothing changed: no new snapshot, nothing embedded ({summary.seconds:.1f} s).")
+        return
+    rows = [[c.table, c.rows, c.snapshots, round(c.seconds, 2)] for c in summary.commits]
+    print_table(["table", "rows written", "snapshots", "seconds"], rows)
+    embedded, changed = summary.rows("text_embeddings"), summary.rows("vector_manifest")
+    say(
+        f"{len(summary.commits)} tables changed, {embedded:,} texts embedded, "
+        f"{changed:,} rows of the vector manifest changed ({summary.seconds:.1f} s)."
+    )
+
+
+def with_target(settings: Settings, arguments: Sequence[str]) -> Settings:
+    """The settings under dbt's `--target`, where the arguments name one."""
+    from loreline.settings import TARGETS
+
+    target = _value(arguments, "--target", "-t")
+    if target is None:
+        return settings
+    if target not in TARGETS:
+        raise LorelineError(f"there is no target {target}", f"use one of {', '.join(TARGETS)}")
+    return dataclasses.replace(settings, target=target)
+
+
+def dbt_arguments(arguments: Sequence[str]) -> list[str]:
+    """What `dbt` is called with: our project, and no manual model that is not asked for."""
+    from loreline.settings import PROJECT_ROOT
+
+    complete = ["build", *arguments]
+    for option in ("--project-dir", "--profiles-dir"):
+        if _value(arguments, option) is None:
+            complete += [option, str(PROJECT_ROOT)]
+    if not any(_names(argument, *SELECTING) for argument in arguments) and not _asks_by_name(
+        arguments
+    ):
+        complete += ["--exclude", MANUAL]
+    if not is_interactive():
+        complete.append("--no-use-colors")
+    return complete
+
+
+def _asks_by_name(arguments: Sequence[str]) -> bool:
+    """Whether the selection holds nothing but plain names, or the tag itself."""
+    selected: list[str] = []
+    is_selection = False
+    for argument in arguments:
+        if _names(argument, "--select", "--models", "-s", "-m"):
+            is_selection = True
+            selected += argument.partition("=")[2].split()
+        elif argument.startswith("-"):
+            is_selection = False
+        elif is_selection:
+            selected += argument.split()
+    names = [name for name in selected if name != MANUAL]
+    return bool(selected) and all(name.replace("_", "").isalnum() for name in names)
+
+
+def _names(argument: str, *options: str) -> bool:
+    return argument.partition("=")[0] in options
+
+
+def _value(arguments: Sequence[str], *options: str) -> str | None:
+    for position, argument in enumerate(arguments):
+        if argument in options:
+            return next(iter(arguments[position + 1 :]), "")
+        if _names(argument, *options):
+            return argument.partition("=")[2]
+    return None
+
+
+class _DbtLog:
+    """What dbt says, without its time stamps and stack traces; it remembers the invocation's id."""
+
+    def __init__(self, *, quiet: bool, debug: bool) -> None:
+        self.invocation_id = ""
+        self._stream = sys.stderr if quiet else sys.stdout
+        self._levels = {"warn", "error"} if quiet else {"info", "warn", "error"}
+        self._debug = debug
+
+    def __call__(self, event: EventMsg) -> None:
+        self.invocation_id = self.invocation_id or event.info.invocation_id
+        if event.info.level in self._levels and (self._debug or not self._is_noise(event)):
+            # One write a line: dbt's threads talk at once.
+            self._stream.write(visible_in_color(event.info.msg) + "\n")
+
+    @staticmethod
+    def _is_noise(event: EventMsg) -> bool:
+        if event.info.name == "MainEncounteredError":
+            return not event.data.exc  # Ctrl-C
+        if event.info.name == "NoNodesForSelectionCriteria":
+            return event.data.spec_raw == MANUAL
+        return event.info.name == "MainStackTrace"
+
+
+def _dbt(arguments: list[str], settings: Settings, *, quiet: bool, debug: bool) -> tuple[str, int]:
+    """Run dbt in this process; its invocation id (empty if it never began) and exit code."""
+    from dbt.cli.exceptions import DbtUsageException
+    from dbt.cli.main import dbtRunner
+
+    log = _DbtLog(quiet=quiet, debug=debug)
+    with _environment(settings):
+        result = dbtRunner(callbacks=[log]).invoke(["--log-level", "none", *arguments])
+    error = result.exception
+    if isinstance(error, KeyboardInterrupt):
+        raise error
+    if isinstance(error, DbtUsageException):
+        message = str(error).rstrip(".")
+        raise LorelineError(message, "see `dbt build --help`", exit_code=DBT_BROKE)
+    if error is not None:
+        return log.invocation_id, DBT_BROKE
+    return log.invocation_id, 0 if result.success else DBT_FAILED
+
+
+@contextmanager
+def _environment(settings: Settings) -> Iterator[None]:
+    """Let dbt, which reads the environment, see the settings."""
+    from loreline.stack.environment import NO_TELEMETRY
+
+    before = dict(os.environ)
+    os.environ.update(settings.environment() | NO_TELEMETRY)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def _commits(settings: Settings, invocation_id: str) -> Iterator[ModelCommit]:
+    from psycopg import sql
+    from psycopg.rows import class_row
+
+    from loreline.postgres import connect
+
+    query = sql.SQL(
+        "select table_name as table, min(model) as model, sum(rows)::bigint as rows,"
+        " count(*) as snapshots, sum(seconds) as seconds"
+        " from {} where invocation_id = %s group by table_name order by min(batch)"
+    ).format(sql.Identifier(f"{settings.prefix}operations", "commits"))
+    with (
+        connect(settings) as connection,
+        connection.cursor(row_factory=class_row(ModelCommit)) as cursor,
+    ):
+        yield from cursor.execute(query, (invocation_id,))
