@@ -220,10 +220,11 @@ class _OppositeReading(_Reading):
 def _replace_macros_by_markers(manifest: Any) -> None:
     own = manifest.metadata.project_name
     for macro in list(manifest.macros.values()):
-        if macro.package_name != own or not macro.name.startswith("duckdb__"):
-            continue
         name = macro.name.removeprefix("duckdb__")
-        arguments = manifest.macros[f"macro.{own}.{name}"].arguments
+        public = manifest.macros.get(f"macro.{own}.{name}")
+        if macro.package_name != own or public is macro or public is None:
+            continue
+        arguments = public.arguments
         if not arguments or not all(argument.type for argument in arguments):
             raise LorelineError(
                 f"macro {name} does not say what its arguments are",
