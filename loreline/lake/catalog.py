@@ -20,7 +20,7 @@ TABLE_PROPERTIES = {
     "write.metadata.delete-after-commit.enabled": "true",
     "write.metadata.previous-versions-max": "20",
     "write.parquet.compression-codec": "zstd",
-    # Bytes of Arrow memory a streamed write gathers before it closes a file.
+    # For other engines; our own writes are cut by `snapshots.WRITE_BYTES`.
     "write.target-file-size-bytes": str(128 * 1024 * 1024),
 }
 

@@ -113,6 +113,8 @@ def prepare(connection: duckdb.DuckDBPyConnection, settings: Settings, *, read_o
     for statement in load_statements(settings):
         connection.execute(statement)
     connection.execute("set timezone = 'UTC'")
+    # A property of our tables, meant for other engines, at which DuckDB would refuse a merge.
+    connection.execute("set ignore_target_file_size_for_partitioned_tables = true")
     for statement in attach_statements(settings, read_only=read_only):
         try:
             connection.execute(statement)
