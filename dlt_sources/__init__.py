@@ -1,0 +1,14 @@
+"""Sources, as dlt sources, and the one function that lands them: `load`."""
+
+import os
+
+from loreline.settings import PROJECT_ROOT
+
+# dlt looks for `.dlt/config.toml` in the current folder; commands may be run from any.
+os.environ.setdefault("DLT_PROJECT_DIR", str(PROJECT_ROOT))
+os.environ.setdefault("RUNTIME__DLTHUB_TELEMETRY", "false")
+
+from dlt_sources.landing import LoadSummary
+from dlt_sources.pipeline import SOURCES, load
+
+__all__ = ["SOURCES", "LoadSummary", "load"]

@@ -1,0 +1,216 @@
+"""What a raw table already holds of the objects that arrive.
+
+The first slice of a load looks up just its own objects in the lake, so that one webhook costs one
+narrow scan. A second slice means bulk: the table's keys and hashes are then copied once into
+DuckDB's memory, which spills to disk, and every further slice is a join there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+
+import duckdb
+import pyarrow as pa
+from pyiceberg.table import Table
+
+from dlt_sources.versions import ABSENT_TIME, Key, State
+
+LOOKUP_COLUMNS = (
+    "external_id",
+    "observed_at",
+    "source_updated_at",
+    "content_hash",
+    "metadata_hash",
+    "is_deleted",
+    "landed_at",
+)
+
+
+@dataclass(slots=True)
+class Latest:
+    """The newest versions of an object: more than one where only their landing order tells.
+
+    Attributes:
+        key: the time they share.
+        states: the versions in the order in which they landed.
+    """
+
+    key: Key
+    states: list[State]
+
+    @property
+    def state(self) -> State:
+        """The newest version."""
+        return self.states[-1]
+
+
+class LandedVersions:
+    """The versions of one raw table: those in the lake when the load began, and those since.
+
+    Args:
+        connection: DuckDB with the lake attached as `lake`, used by this load alone.
+        table: the raw table as it is now; None when nothing was ever landed.
+        name: a name for the local tables, unique within the connection.
+    """
+
+    def __init__(
+        self, connection: duckdb.DuckDBPyConnection, table: Table | None, name: str
+    ) -> None:
+        self.connection = connection
+        self.local = f'memory.main."versions of {name}"'
+        self.seen = f'memory.main."seen of {name}"'
+        snapshot = table.current_snapshot() if table else None
+        self.lake = ""
+        if table and snapshot:
+            path = ".".join(f'"{part}"' for part in table.name())
+            self.lake = f"lake.{path} at (version => {snapshot.snapshot_id})"
+        self._slices = 0
+        self._is_copied = False
+        connection.execute(
+            f"create or replace table {self.local} (external_id varchar, observed_at timestamp,"
+            " source_updated_at timestamp, content_hash varchar, metadata_hash varchar,"
+            " is_deleted boolean, landed_at timestamp, _batch bigint)"
+        )
+        connection.execute(f"create or replace table {self.seen} (external_id varchar)")
+
+    def latest(self, external_ids: Sequence[str]) -> dict[str, Latest]:
+        """The newest versions of those of the given objects that are known."""
+        self._slices += 1
+        if self.lake and self._slices == 2:
+            self._copy()
+        with registered(self.connection, "arriving", external_id=external_ids):
+            rows = self.connection.execute(
+                f"""
+                with versions as (
+                    {self._versions()}
+                    where external_id in (select external_id from arriving)
+                )
+                select
+                    external_id,
+                    epoch_us(observed_at),
+                    coalesce(epoch_us(source_updated_at), {ABSENT_TIME}),
+                    content_hash,
+                    metadata_hash,
+                    is_deleted
+                from versions
+                qualify rank() over (
+                    partition by external_id
+                    order by observed_at desc, source_updated_at desc nulls last
+                ) = 1
+                order by _batch nulls last, landed_at
+                """  # noqa: S608 - here and below, the names in it are our own
+            ).to_arrow_table()
+        found: dict[str, Latest] = {}
+        columns = [column.to_pylist() for column in rows.itercolumns()]
+        for external_id, observed_at, updated_at, *state in zip(*columns, strict=True):
+            if known := found.get(external_id):
+                known.states.append(State(*state))
+            else:
+                found[external_id] = Latest(Key(observed_at, updated_at), [State(*state)])
+        return found
+
+    def remember(self, rows: pa.Table) -> None:
+        """Know the rows that this load has just made."""
+        with registered(self.connection, "landing", rows.select(LOOKUP_COLUMNS)):
+            self.connection.execute(f"insert into {self.local} select *, null from landing")  # noqa: S608
+
+    def payloads(self, external_ids: Sequence[str]) -> dict[str, tuple[str | None, str | None]]:
+        """The newest `payload` and `raw_object_uri` in the lake of each of the given objects."""
+        if not self.lake:
+            return {}
+        with registered(self.connection, "wanted", external_id=external_ids):
+            rows = self.connection.execute(
+                f"""
+                select external_id, payload, raw_object_uri
+                from {self.lake}
+                where external_id in (select external_id from wanted)
+                qualify row_number() over (
+                    partition by external_id
+                    order by
+                        observed_at desc,
+                        source_updated_at desc nulls last,
+                        _batch desc,
+                        landed_at desc
+                ) = 1
+                """  # noqa: S608
+            ).fetchall()
+        return {external_id: (payload, uri) for external_id, payload, uri in rows}
+
+    def mark_seen(self, external_ids: Sequence[str]) -> None:
+        """Note objects that a complete observation has shown, for `absent`."""
+        with registered(self.connection, "shown", external_id=external_ids):
+            self.connection.execute(f"insert into {self.seen} select external_id from shown")  # noqa: S608
+
+    def absent(self, covered: str, observed_before: datetime) -> tuple[list[str], int]:
+        """Which objects a complete observation should have shown and did not.
+
+        Args:
+            covered: SQL condition on `external_id`: what the observation covers.
+            observed_before: when it was made; what was observed later is left alone.
+
+        Returns:
+            The ids of objects that are not deleted and were not seen, and how many objects that are
+            not deleted the observation covers.
+        """
+        if not self.lake:
+            return [], 0
+        rows = self.connection.execute(
+            f"""
+            with latest as (
+                select
+                    external_id,
+                    arg_max(
+                        is_deleted,
+                        (observed_at, coalesce(source_updated_at, '-infinity'), _batch, landed_at)
+                    ) as is_deleted,
+                    max(observed_at) as observed_at
+                from {self.lake}
+                where {covered}
+                group by external_id
+            )
+            select
+                latest.external_id,
+                seen.external_id is null as is_absent
+            from latest
+            left join (select distinct external_id from {self.seen}) as seen
+                on latest.external_id = seen.external_id
+            where not latest.is_deleted and latest.observed_at < $observed_before
+            order by latest.external_id
+            """,  # noqa: S608
+            {"observed_before": observed_before},
+        ).fetchall()
+        return [external_id for external_id, is_absent in rows if is_absent], len(rows)
+
+    def _copy(self) -> None:
+        columns = ", ".join(LOOKUP_COLUMNS)
+        self.connection.execute(
+            f"insert into {self.local} select {columns}, _batch from {self.lake}"  # noqa: S608
+        )
+        self._is_copied = True
+
+    def _versions(self) -> str:
+        """SQL for all known versions, open for a `where`."""
+        columns = ", ".join((*LOOKUP_COLUMNS, "_batch"))
+        local = f"select {columns} from {self.local}"  # noqa: S608
+        if not self.lake or self._is_copied:
+            return local
+        lake = f"select {columns} from {self.lake}"  # noqa: S608
+        return f"select {columns} from ({local} union all {lake})"  # noqa: S608
+
+
+@contextmanager
+def registered(
+    connection: duckdb.DuckDBPyConnection,
+    name: str,
+    table: pa.Table | None = None,
+    **columns: object,
+) -> Iterator[None]:
+    """Show DuckDB an Arrow table, or columns of Python values, under a name for a while."""
+    connection.register(name, pa.table(columns) if table is None else table)
+    try:
+        yield
+    finally:
+        connection.unregister(name)

@@ -1,0 +1,380 @@
+"""How an observed object becomes a raw row, or does not.
+
+A raw table holds one row per observed version of an object and is never edited. A row lands when
+the object's content, its metadata or its deletion differ from the object's latest row, so A → B → A
+lands three rows. The latest row is the one observed last, then the one changed last at the source,
+then the one landed last: what an old export says of an object that was seen later is outdated, does
+not land, and is counted.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Self
+
+import dlt
+import numpy as np
+import pyarrow as pa
+from dlt.extract import DltResource
+from psycopg.sql import SQL, Identifier
+
+from dlt_sources.landed_versions import LandedVersions, Latest
+from dlt_sources.objects import ObjectStore
+from dlt_sources.quarantine import Quarantine, Reject
+from dlt_sources.sightings import Sightings
+from dlt_sources.slices import INSTANT, RAW_SCHEMA, Observation, Slice
+from dlt_sources.versions import Resource, State, microseconds, row_id
+from loreline.errors import LorelineError
+from loreline.lake import duck
+from loreline.lake.catalog import find_table, load_catalog
+from loreline.postgres import connect
+from loreline.settings import Settings
+
+# A slice is what is compared and yielded at once: the unit of memory.
+SLICE_ROWS = 20_000
+SLICE_BYTES = 32 * 1024 * 1024
+DUCKDB_MEMORY_LIMIT = "512MB"
+
+
+@dataclass
+class LoadSummary:
+    """What one load did.
+
+    Attributes:
+        source: notion, slack, …
+        landed: rows by resource, tombstones included.
+        unchanged: observations equal to the object's latest row.
+        outdated: observations older than the object's latest row or sighting.
+        tombstones: rows that record a deletion.
+        quarantined: rejected inputs by reason, those known from earlier loads included.
+        seconds: how long it took.
+        snapshots: ids of the Iceberg snapshots made, by table.
+    """
+
+    source: str
+    landed: Counter[str] = field(default_factory=Counter)
+    unchanged: int = 0
+    outdated: int = 0
+    tombstones: int = 0
+    quarantined: Counter[str] = field(default_factory=Counter)
+    seconds: float = 0.0
+    snapshots: dict[str, list[int]] = field(default_factory=dict)
+
+    @property
+    def rows(self) -> int:
+        """Rows landed in all."""
+        return self.landed.total()
+
+
+class Landing:
+    """One load of one source: compares what is observed with what was landed.
+
+    Only one load of a source runs at a time: entering waits for the one that holds the lock.
+
+    Args:
+        settings: the stores.
+        source: notion, slack, …; its tables are `raw_<source>.<resource>`.
+        landed_by: api, export, webhook, file or stream.
+        progress: told in a line what goes on, after each slice and before waiting.
+        slice_rows: how many observations are compared at once.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        source: str,
+        *,
+        landed_by: str = "file",
+        progress: Callable[[str], None] | None = None,
+        slice_rows: int = SLICE_ROWS,
+    ) -> None:
+        self.settings = settings
+        self.source = source
+        self.landed_by = landed_by
+        self.summary = LoadSummary(source)
+        self.namespace = f"{settings.prefix}raw_{source}"
+        self.folder = settings.home / "landing" / self.namespace
+        self._progress = progress or (lambda line: None)
+        self._slice_rows = slice_rows
+        self._tables: dict[str, _RawTable] = {}
+        self._last_landed_at = 0
+        self._held = ExitStack()
+
+    @classmethod
+    def begin(cls, source: str) -> Self:
+        """A load of its own for a source that is run by plain dlt; it ends with the process."""
+        return cls(Settings.load(), source).__enter__()
+
+    def __enter__(self) -> Self:
+        self._lock()
+        self.objects = ObjectStore(self.settings)
+        self.postgres = self._held.enter_context(connect(self.settings, autocommit=True))
+        self.quarantine = Quarantine(self.settings, self.source, self.postgres, self.objects)
+        self.summary.quarantined = self.quarantine.counts
+        # The lock makes the folder this load's own: what a killed one left is of no use.
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder.mkdir(parents=True)
+        self._held.callback(shutil.rmtree, self.folder, ignore_errors=True)
+        self.duckdb = self._held.enter_context(duck.connect(self.settings))
+        self.duckdb.execute(f"set memory_limit = '{DUCKDB_MEMORY_LIMIT}'")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._held.close()
+
+    def rows(
+        self, resource: Resource, observations: Iterable[Observation | Reject | pa.Table]
+    ) -> Iterator[pa.Table]:
+        """Compare observations with the landed versions, in the order in which they come.
+
+        Simple rows may come in bulk, as the tables that `Slice.of_table` takes. Rejected input met
+        on the way goes to the quarantine.
+
+        Yields:
+            Tables of `RAW_SCHEMA` with the rows to land; none where nothing changed.
+        """
+        for arrived in self._slices(resource, observations):
+            yield from self._compare(resource, arrived)
+        self.quarantine.flush()
+
+    def tombstones(
+        self, resource: Resource, covered: str, observed_at: datetime, max_share: float, least: int
+    ) -> Iterator[pa.Table]:
+        """Delete what a complete observation covers and did not show.
+
+        Args:
+            resource: a swept resource, all of whose observations have gone through `rows`.
+            covered: SQL condition on `external_id`: what the observation covers.
+            observed_at: when it was made.
+            max_share: the largest share of what is covered that may be absent, 0 to 1.
+            least: fewer absent objects than this are never too many.
+
+        Raises:
+            LorelineError: more is absent than that, as after a broken export; nothing is deleted.
+        """
+        table = self._table(resource)
+        absent, present = table.versions.absent(covered, observed_at)
+        if len(absent) >= least and len(absent) > max_share * present:
+            raise LorelineError(
+                f"{len(absent)} of {present} {self.source} {resource.name} are absent, more than"
+                f" {max_share:.0%}: none was deleted",
+                "check that the export is complete; if it is, set"
+                f" SOURCES__{self.source.upper()}__MAX_DELETED_SHARE=1 for this load",
+            )
+        yield from self.rows(
+            resource, (Observation(i, None, observed_at, is_deleted=True) for i in absent)
+        )
+
+    def finish(self, resources: Iterable[str]) -> None:
+        """Record the load, once its rows are committed: sightings and freshness."""
+        for table in self._tables.values():
+            table.sightings.save()
+        for resource in resources:
+            self._record_freshness(resource)
+
+    def _lock(self) -> None:
+        """Hold the source's lock until the landing is closed, or the process dies."""
+        connection = self._held.enter_context(connect(self.settings, autocommit=True))
+        key = f"{self.settings.catalog_warehouse}.{self.namespace}"
+        statement = "select pg_try_advisory_lock(hashtextextended(%s, 1))"
+        if connection.execute(statement, (key,)).fetchone() == (False,):
+            self._progress(f"{self.source}: waiting for another load to end")
+            connection.execute("select pg_advisory_lock(hashtextextended(%s, 1))", (key,))
+
+    def _table(self, resource: Resource) -> _RawTable:
+        """What is landed of a resource, as it was when the load began and since."""
+        if resource.name not in self._tables:
+            name = f"{self.namespace}.{resource.name}"
+            landed = find_table(load_catalog(self.settings), name)
+            self._tables[resource.name] = _RawTable(
+                f"{self.source}.{resource.name}",
+                LandedVersions(self.duckdb, landed, resource.name),
+                Sightings(self.duckdb, self.objects, name, self.folder),
+            )
+        return self._tables[resource.name]
+
+    def _slices(
+        self, resource: Resource, observations: Iterable[Observation | Reject | pa.Table]
+    ) -> Iterator[Slice]:
+        arrived = Slice()
+        for item in observations:
+            if isinstance(item, Reject):
+                self.quarantine.add(item, resource.name)
+            elif isinstance(item, pa.Table):
+                for start in range(0, item.num_rows, self._slice_rows):
+                    yield Slice.of_table(item.slice(start, self._slice_rows), self.duckdb)
+            else:
+                try:
+                    arrived.add(item, resource)
+                except TypeError as error:
+                    raw = item.raw or json.dumps(item.payload).encode()
+                    self.quarantine.add(
+                        Reject("nested_too_deep", str(error), raw, item.origin, resource.name)
+                    )
+                if len(arrived) >= self._slice_rows or arrived.bytes >= SLICE_BYTES:
+                    yield arrived
+                    arrived = Slice()
+        if len(arrived):
+            yield arrived
+
+    def _compare(self, resource: Resource, arrived: Slice) -> Iterator[pa.Table]:
+        table = self._table(resource)
+        if resource.swept:
+            table.versions.mark_seen(arrived.external_ids)
+        kept = self._changes(table, arrived)
+        table.observed += len(arrived)
+        if kept:
+            self._complete_payloads(table, arrived, kept)
+            rows = arrived.rows(kept, self._landing_times(len(kept)), self.landed_by)
+            table.versions.remember(rows)
+            self.summary.landed[resource.name] += len(kept)
+            self.summary.tombstones += sum(arrived.deleted[n] for n in kept)
+            yield rows
+        landed = self.summary.landed[resource.name]
+        self._progress(f"{table.name}: {table.observed} observed, {landed} landed")
+
+    def _changes(self, table: _RawTable, arrived: Slice) -> dict[int, str]:
+        """The positions of the observations that are new versions, with their row ids."""
+        known = table.versions.latest(arrived.external_ids)
+        last_seen = table.sightings.last_seen(arrived.external_ids, arrived.observed)
+        repeated = arrived.repeated_ids()
+        replayed = _replayed(arrived, known, repeated)
+        sighted: list[int] = []
+        kept: dict[int, str] = {}
+        for n, external_id in enumerate(arrived.external_ids):
+            key, repetition = arrived.key(n), 0
+            if latest := known.get(external_id):
+                if arrived.payloads[n] is None:
+                    arrived.take_hashes(n, latest.state)
+                if n in replayed or arrived.state(n) == latest.state:
+                    self.summary.unchanged += 1
+                    if key.observed_at > latest.key.observed_at:
+                        sighted.append(n)
+                    continue
+                if key < latest.key or key.observed_at < last_seen.get(external_id, 0):
+                    self.summary.outdated += 1
+                    continue
+                if key == latest.key:
+                    repetition = latest.states.count(arrived.state(n))
+            state = arrived.state(n)
+            if external_id in repeated:
+                before = latest.states if latest and key == latest.key else []
+                known[external_id] = Latest(key, [*before, state])
+            kept[n] = row_id(table.name, external_id, state, key, repetition)
+        if sighted:
+            table.sightings.add(
+                [arrived.external_ids[n] for n in sighted], [arrived.observed[n] for n in sighted]
+            )
+        return kept
+
+    def _complete_payloads(self, table: _RawTable, arrived: Slice, kept: Mapping[int, str]) -> None:
+        """Give silent deletions the last known payload, and large payloads an object."""
+        silent = [n for n in arrived.silent if n in kept]
+        if silent:
+            last = table.versions.payloads([arrived.external_ids[n] for n in silent])
+            for n in silent:
+                arrived.put_payload(n, *last.get(arrived.external_ids[n], (None, None)))
+        for n in arrived.large:
+            if n in kept:
+                arrived.put_payload(n, None, self.objects.put(_bytes(arrived.payloads[n])))
+
+    def _landing_times(self, count: int) -> pa.Array:
+        """`landed_at` of new rows: no two of a load are equal, so that it tells their order."""
+        first = max(microseconds(datetime.now(UTC)), self._last_landed_at + 1)
+        self._last_landed_at = first + count - 1
+        return pa.array(np.arange(first, first + count)).cast(INSTANT)
+
+    def _record_freshness(self, resource: str) -> None:
+        """Bring `operations.source_freshness` to what the raw table holds now."""
+        name = f"{self.namespace}.{resource}"
+        if find_table(load_catalog(self.settings), name) is None:
+            return
+        totals = self.duckdb.execute(
+            f"""
+            select
+                max(landed_at),
+                max(source_updated_at),
+                count(*),
+                count(*) filter (is_deleted)
+            from lake.{name}
+            """  # noqa: S608 - the name is our own
+        ).fetchone()
+        assert totals is not None
+        if totals[0] is None:
+            return
+        self.postgres.execute(
+            SQL(
+                "insert into {} (source, resource, last_landed_at, last_source_update, rows,"
+                " tombstones) values (%s, %s, %s at time zone 'utc', %s at time zone 'utc', %s, %s)"
+                " on conflict (source, resource) do update set"
+                " last_landed_at = excluded.last_landed_at,"
+                " last_source_update = excluded.last_source_update,"
+                " rows = excluded.rows, tombstones = excluded.tombstones"
+            ).format(Identifier(f"{self.settings.prefix}operations", "source_freshness")),
+            (self.source, resource, *totals),
+        )
+
+
+@dataclass
+class _RawTable:
+    """One raw table during a load."""
+
+    name: str
+    versions: LandedVersions
+    sightings: Sightings
+    observed: int = 0
+
+
+def raw_resource(rows: Iterable[Any], name: str) -> DltResource:
+    """Tables of `RAW_SCHEMA` as the dlt resource that appends them to a raw table."""
+    return dlt.resource(
+        rows,
+        name=name,
+        write_disposition="append",
+        table_format="iceberg",
+        columns={
+            column.name: {"data_type": "timestamp", "timezone": False, "precision": 6}
+            for column in RAW_SCHEMA
+            if column.type == INSTANT
+        },
+    )
+
+
+def _replayed(arrived: Slice, known: Mapping[str, Latest], repeated: set[str]) -> set[int]:
+    """Positions of versions that an earlier load of the same observation has landed already.
+
+    Where an object comes several times at the very same time, as in A → B → A, equality with the
+    latest row does not tell a second load from a change: the sequences have to be compared.
+    """
+    runs: dict[str, list[int]] = {}
+    for n, external_id in enumerate(arrived.external_ids) if repeated else ():
+        latest = known.get(external_id) if external_id in repeated else None
+        if latest and arrived.key(n) == latest.key:
+            runs.setdefault(external_id, []).append(n)
+    found: set[int] = set()
+    for external_id, run in runs.items():
+        changes = [
+            n
+            for before, n in zip([None, *run], run, strict=False)
+            if before is None or arrived.state(before) != arrived.state(n)
+        ]
+        overlap = _overlap(known[external_id].states, [arrived.state(n) for n in changes])
+        first_new = [*changes, run[-1] + 1][overlap]
+        found.update(n for n in run if n < first_new)
+    return found
+
+
+def _overlap(landed: list[State], arriving: list[State]) -> int:
+    """How many of the arriving states are the last of the landed ones."""
+    longest = min(len(landed), len(arriving))
+    return next((n for n in range(longest, 0, -1) if landed[-n:] == arriving[:n]), 0)
+
+
+def _bytes(payload: Any) -> bytes:
+    return payload if isinstance(payload, bytes) else str(payload).encode()

@@ -1,0 +1,147 @@
+"""Runs a source into the lake: what `loreline ingest` calls."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import dlt
+import pyarrow as pa
+from dlt.extract import DltSource
+from dlt.pipeline.exceptions import PipelineStepFailed
+
+from dlt_sources.destination import Lake
+from dlt_sources.gateway import gateway
+from dlt_sources.landing import Landing, LoadSummary, raw_resource
+from dlt_sources.notion import notion
+from dlt_sources.slack import slack
+from loreline import __version__
+from loreline.errors import LorelineError
+from loreline.lake.commits import Commit, Writer
+from loreline.settings import Settings
+
+SOURCES: dict[str, Callable[..., DltSource]] = {
+    "gateway": gateway,
+    "notion": notion,
+    "slack": slack,
+}
+# A load package is what becomes visible, and what a killed run loses, at once.
+PACKAGE_BYTES = 256 * 1024 * 1024
+
+
+def load(
+    settings: Settings,
+    source: str,
+    location: str | Path,
+    *,
+    observed_at: datetime | None = None,
+    progress: Callable[[str], None] | None = None,
+    **options: Any,
+) -> LoadSummary:
+    """Land what a source holds at a location.
+
+    What an interrupted run had already compared is committed first. Landing the same input again
+    changes nothing.
+
+    Args:
+        settings: the stores.
+        source: gateway, notion or slack.
+        location: the file or folder to read.
+        observed_at: when the input was exported, if the location does not tell.
+        progress: told in a line what goes on.
+        options: arguments of the source's own, such as Slack's `max_deleted_share`.
+
+    Raises:
+        LorelineError: the location or a store cannot be read, or a sweep would delete too much;
+            what was compared before is landed.
+    """
+    if source not in SOURCES:
+        raise LorelineError(f"no source is called {source}", f"use one of {', '.join(SOURCES)}")
+    started = time.monotonic()
+    with Landing(settings, source, progress=progress) as landing:
+        summary = landing.summary
+
+        def committed(commit: Commit) -> None:
+            summary.snapshots.setdefault(commit.table, []).append(commit.snapshot_id)
+
+        pipeline = _pipeline(settings, landing.namespace, committed)
+        _run(pipeline)
+        rows = _Rows(SOURCES[source](location, observed_at, landing=landing, **options))
+        while package := rows.package():
+            _run(pipeline, package)
+        landing.finish(rows.resources)
+        if rows.error:
+            raise rows.error
+    summary.seconds = time.monotonic() - started
+    return summary
+
+
+class _Rows:
+    """The tables of all resources of a source, cut into packages of bounded size."""
+
+    def __init__(self, source: DltSource) -> None:
+        self.resources = list(source.selected_resources)
+        self.error: LorelineError | None = None
+        self._tables = self._read(source)
+        self._next: tuple[str, pa.Table] | None = None
+
+    def package(self) -> Any | None:
+        """The next package as a dlt resource; None when all was read."""
+        self._next = next(self._tables, None)
+        if self._next is None:
+            return None
+        return raw_resource(self._take(), "raw_rows")
+
+    def _take(self) -> Iterator[Any]:
+        size = 0
+        while self._next:
+            name, table = self._next
+            yield dlt.mark.with_table_name(table, name)
+            size += table.nbytes
+            if size >= PACKAGE_BYTES:
+                return
+            self._next = next(self._tables, None)
+
+    def _read(self, source: DltSource) -> Iterator[tuple[str, pa.Table]]:
+        """What fails half-way ends the reading, and is raised once the rest is landed."""
+        try:
+            for name, resource in source.selected_resources.items():
+                for table in resource:
+                    yield name, table
+        except LorelineError as error:
+            self.error = error
+        except Exception as error:
+            if not isinstance(error.__cause__, LorelineError):
+                raise
+            self.error = error.__cause__
+
+
+def _pipeline(
+    settings: Settings, namespace: str, committed: Callable[[Commit], None]
+) -> dlt.Pipeline:
+    writer = Writer(str(uuid.uuid4()), namespace, __version__)
+    return dlt.pipeline(
+        pipeline_name=namespace,
+        pipelines_dir=str(settings.home / "pipelines"),
+        destination=Lake(settings, namespace, writer, committed),
+        dataset_name=namespace,
+    )
+
+
+def _run(pipeline: dlt.Pipeline, package: Any | None = None) -> None:
+    """Run a package, or without one what an interrupted run left to do."""
+    if package is None and not pipeline.has_pending_data:
+        return
+    try:
+        pipeline.run(package)
+    except PipelineStepFailed as error:
+        cause: BaseException | None = error
+        while cause is not None:
+            if isinstance(cause, LorelineError):
+                raise cause from error
+            cause = cause.__cause__ or cause.__context__
+        raise

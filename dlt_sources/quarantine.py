@@ -1,0 +1,110 @@
+"""Input that could not be landed: counted by reason, and kept with its bytes.
+
+One row of `operations.quarantine` per distinct input, however often the same file is read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from dataclasses import dataclass
+
+import psycopg
+from psycopg.sql import SQL, Identifier
+
+from dlt_sources.objects import ObjectStore
+from loreline.settings import Settings
+
+# Larger ones are objects; the row then holds their address.
+MAX_INLINE_BYTES = 64 * 1024
+_FLUSH_ROWS = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Reject:
+    """A piece of input that is set aside.
+
+    Attributes:
+        reason: a short name, counted by: broken_json, missing_id, wrong_type, …
+        detail: what exactly is wrong, for a person.
+        raw: the bytes as received.
+        origin: where they came from: file, and line or element.
+        resource: the raw table that they were meant for, where that is known.
+        external_id: the object's id, where it has one.
+    """
+
+    reason: str
+    detail: str
+    raw: bytes
+    origin: str
+    resource: str = ""
+    external_id: str | None = None
+
+
+class Quarantine:
+    """Collects what one load sets aside and writes it to Postgres in batches."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        source: str,
+        connection: psycopg.Connection,
+        objects: ObjectStore,
+    ) -> None:
+        self.source = source
+        self.connection = connection
+        self.objects = objects
+        self.counts: Counter[str] = Counter()
+        self._rows: list[tuple[str | None, ...]] = []
+        self._insert = SQL(
+            "insert into {} (fingerprint, source, resource, external_id, reason, detail, payload,"
+            " payload_uri, origin) values (%s, %s, %s, %s, %s, %s, %s, %s, %s)"
+            " on conflict (fingerprint) do nothing"
+        ).format(Identifier(f"{settings.prefix}operations", "quarantine"))
+
+    def add(self, reject: Reject, resource: str = "") -> None:
+        """Set one piece of input aside; `resource` names its table unless the reject does."""
+        self.counts[reject.reason] += 1
+        resource = reject.resource or resource
+        text, uri = self._kept(reject.raw)
+        fingerprint = hashlib.sha256(
+            b"\0".join(
+                [self.source.encode(), resource.encode(), reject.reason.encode(), reject.raw]
+            )
+        )
+        self._rows.append(
+            (
+                fingerprint.hexdigest(),
+                self.source,
+                resource,
+                reject.external_id,
+                reject.reason,
+                _storable(reject.detail),
+                text,
+                uri,
+                _storable(reject.origin),
+            )
+        )
+        if len(self._rows) >= _FLUSH_ROWS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what was collected; inputs that are there already stay as they are."""
+        if not self._rows:
+            return
+        with self.connection.transaction(), self.connection.cursor() as cursor:
+            cursor.executemany(self._insert, self._rows)
+        self._rows.clear()
+
+    def _kept(self, raw: bytes) -> tuple[str | None, str | None]:
+        """The bytes as text where Postgres can hold them, otherwise the address of an object."""
+        if len(raw) <= MAX_INLINE_BYTES and b"\0" not in raw:
+            try:
+                return raw.decode(), None
+            except UnicodeDecodeError:
+                pass
+        return None, self.objects.put(raw)
+
+
+def _storable(text: str) -> str:
+    return text.replace("\0", "\\0").encode(errors="replace").decode()

@@ -1,0 +1,165 @@
+"""What makes a version of an object: hashes of what it says, and its place in time."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import orjson
+
+Json = Any
+
+# Before every time there is: where a source does not say when an object changed.
+ABSENT_TIME = -(2**62)
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+# What is new in a signed URL at every answer, while what it points to is the same.
+_SIGNATURE = re.compile(
+    rb'\?(?:[^"\\\s<>|)]*&)?(?:X-Amz-Signature=|X-Goog-Signature=|Signature=|sig=|t=xox[a-z]-)'
+    rb'[^"\\\s<>|)]*'
+)
+_EXPIRY = re.compile(rb'"expiry_time":"[^"]*",(?="url":)')
+
+
+class State(NamedTuple):
+    """What has to differ for a new row."""
+
+    content_hash: str | None
+    metadata_hash: str | None
+    is_deleted: bool
+
+
+class Key(NamedTuple):
+    """Where a version stands in time, in microseconds of Unix time."""
+
+    observed_at: int
+    source_updated_at: int
+
+
+@dataclass(frozen=True)
+class Resource:
+    """A raw table, and which parts of a payload make a version.
+
+    Paths are keys joined by dots; lists on the way are passed through. `**` before the last key
+    means at any depth (`blocks.**.request_id`).
+
+    Attributes:
+        name: the table.
+        volatile: paths that change without meaning anything: left out of both hashes.
+        metadata: paths of permissions, container, URL and authors: in `metadata_hash`, not in
+            `content_hash`.
+        swept: whether observations can be complete, so that absent objects are deleted ones.
+    """
+
+    name: str
+    volatile: tuple[str, ...] = ()
+    metadata: tuple[str, ...] = ()
+    swept: bool = False
+
+    def hashes(self, payload: Json) -> tuple[str, str]:
+        """`content_hash` and `metadata_hash` of a payload.
+
+        Raises:
+            TypeError: it is nested more than 254 levels deep.
+        """
+        content = _without(payload, self._left_out) if self._left_out else payload
+        if not self.metadata:
+            return json_hash(content), NO_METADATA
+        described = {path: _at(payload, path.split(".")) for path in self.metadata}
+        return json_hash(content), json_hash(described)
+
+    @cached_property
+    def _left_out(self) -> _Tree:
+        tree: dict[str, Any] = {}
+        for path in (*self.volatile, *self.metadata):
+            branch = tree
+            for key in path.split("."):
+                branch = branch.setdefault(key, {})
+        return tree
+
+
+# Keys of a payload that are left out (those without branches), or looked into.
+_Tree = Mapping[str, "_Tree"]
+
+
+def canonical_json(value: Json) -> bytes:
+    """A JSON value as UTF-8 bytes: keys sorted, no blanks, signatures cut from URLs.
+
+    Raises:
+        TypeError: it is nested more than 254 levels deep.
+    """
+    text = orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
+    if b"expiry_time" in text:
+        text = _EXPIRY.sub(b"", text)
+    if b"ignature=" in text or b"sig=" in text or b"t=xox" in text:
+        text = _SIGNATURE.sub(b"", text)
+    return text
+
+
+def json_hash(value: Json) -> str:
+    """SHA-256 of the canonical JSON, in lower-case hex."""
+    return hashlib.sha256(canonical_json(value)).hexdigest()
+
+
+NO_METADATA = json_hash({})
+
+
+def row_id(table: str, external_id: str, state: State, key: Key, repetition: int = 0) -> str:
+    """A raw row's `_dlt_id`: the same whenever the same version is landed.
+
+    Args:
+        table: `source.resource`.
+        external_id: the object's id.
+        state: its version.
+        key: when it was observed and changed.
+        repetition: how many equal rows the object has at the very same time (A → B → A within one
+            observation).
+    """
+    version = f"{state[0]}\x1f{state[1]}\x1f{state[2]:d}\x1f{key[0]}\x1f{key[1]}"
+    if repetition:
+        version += f"\x1f{repetition}"
+    return hashlib.sha256(f"{table}\x1f{external_id}\x1f{version}".encode()).hexdigest()
+
+
+def microseconds(moment: datetime | None) -> int:
+    """Unix time in microseconds; a moment without a zone is UTC, none is before all others."""
+    if moment is None:
+        return ABSENT_TIME
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    return (moment - _EPOCH) // _MICROSECOND
+
+
+def _without(value: Json, left_out: _Tree) -> Json:
+    if isinstance(value, list):
+        return [_without(item, left_out) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if anywhere := left_out.get("**"):
+        return _without_anywhere(value, anywhere)
+    return {
+        key: _without(item, left_out[key]) if key in left_out else item
+        for key, item in value.items()
+        if left_out.get(key) != {}
+    }
+
+
+def _without_anywhere(value: Json, names: _Tree) -> Json:
+    if isinstance(value, dict):
+        return {k: _without_anywhere(v, names) for k, v in value.items() if k not in names}
+    if isinstance(value, list):
+        return [_without_anywhere(item, names) for item in value]
+    return value
+
+
+def _at(value: Json, path: list[str]) -> Json:
+    for key in path:
+        value = value.get(key) if isinstance(value, dict) else None
+    return value
