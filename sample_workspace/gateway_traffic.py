@@ -1,7 +1,8 @@
 """Reads conversations of the story and writes what an LLM gateway records of them.
 
-A file under `story/gateway/` is one session: its tenant, user, model, system prompt, tools, `turns`,
-whether the client sends a session id (`sends_session_id`) and names each parent (`explicit`).
+A file under `story/gateway/` is one session: its tenant, user, model, system prompt, tools, and
+`turns`; whether the client sends a session id (`sends_session_id`), names each parent (`explicit`),
+and sends answers back as content parts (`echoes: parts`).
 A turn follows the last completed one, or the one named by `after` (`key`, or `key#1` for a choice):
 
     turn, user, assistant    its key, what was asked, what was answered (`choices` for n > 1)
@@ -19,6 +20,7 @@ A turn follows the last completed one, or the one named by `after` (`key`, or `k
     keep, summary            how many last messages of the history the client still sends, and what
                              it puts in place of the others
     prefill                  begins the answer in the client's words
+    reasoning                what the model thought first; clients do not send it back
     taskify                  a rule version and the sub-tasks it made of this turn
     event_id                 an id of the gateway's that it gave to another event too
     late                     true for a turn whose events land on day two only
@@ -96,7 +98,15 @@ class Turn:
         if messages and messages[-1]["role"] == "assistant":
             prefilled = messages[-1]["content"] + answer["content"]
             return [*messages[:-1], {"role": "assistant", "content": prefilled}]
-        return [*messages, answer]
+        return [*in_call_order(messages), answer]
+
+
+def in_call_order(messages: list[Json]) -> list[Json]:
+    """The messages with the results of parallel tool calls in the order of the calls."""
+    calls = [call["id"] for message in messages for call in message.get("tool_calls", [])]
+    results = {m["tool_call_id"]: m for m in messages if m["role"] == "tool"}
+    ordered = iter(sorted(results, key=calls.index))
+    return [results[next(ordered)] if m["role"] == "tool" else m for m in messages]
 
 
 def tokens(text: str) -> int:
@@ -206,8 +216,17 @@ class Session:
         return messages
 
     def history(self, parent: str, choice: int) -> list[Json]:
-        """The messages up to and including a turn's answer."""
-        return self.turns[parent].history(choice) if parent else []
+        """The messages up to and including a turn's answer, as the client sends them back."""
+        return [self.echo(m) for m in self.turns[parent].history(choice)] if parent else []
+
+    def echo(self, message: Json) -> Json:
+        """An answer without its reasoning, in the notation of this client."""
+        echoed = {key: value for key, value in message.items() if key != "reasoning_content"}
+        if self.story.get("echoes") == "parts" and message["role"] == "assistant":
+            text = message["content"]
+            if isinstance(text, str):
+                echoed["content"] = [{"type": "text", "text": text}]
+        return echoed
 
     def tool_round(self, turn: Turn, step: int, round_: Json, messages: list[Json]) -> None:
         """One request answered by tool calls, and the calls' results."""
@@ -274,6 +293,8 @@ class Session:
         status = story.get("status", "completed")
         texts = story.get("choices") or [story.get("assistant")]
         answers = [{"role": "assistant", "content": text} for text in texts]
+        if "reasoning" in story:
+            answers[0]["reasoning_content"] = story["reasoning"]
         self.send(
             turn,
             step,

@@ -2,8 +2,9 @@
 
     python sample_workspace/generate.py [--into FOLDER]
 
-writes `day_one/`, `day_two/`, `day_three/`, `questions.yaml` and `expected_branches.jsonl` into the
-folder (default: beside this file). The same story gives the same bytes.
+writes `day_one/`, `day_two/`, `day_three/`, and what may be expected of them (`questions.yaml`,
+`expected_changes.yaml`, `expected_branches.jsonl`), into the folder, by default the one of this
+file. The same story gives the same bytes.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -54,28 +56,44 @@ def under(folder: str, files: Json) -> Json:
     return {f"{folder}/{name}": content for name, content in files.items()}
 
 
-def notion_files(company: Company, first: NotionState) -> Json:
-    """The Notion exports of every day."""
-    databases = yaml.safe_load((STORY / "databases.yaml").read_text())
-    files = under("day_one/notion", NotionWriter(company, databases, first).files())
-    state = first
+def notion_states(exported_at: datetime, trashed: set[str]) -> dict[str, NotionState]:
+    """The Notion workspace on every day."""
+    state = NotionState(exported_at, read_pages(STORY / "notion"), trashed=trashed)
+    states = {"day_one": state}
     for day in DAYS[1:]:
         changes = read_changes(day)
         state = apply_changes(state, changes["notion"], moment(changes["exported_at"]))
+        states[day] = state
+    return states
+
+
+def notion_files(company: Company, states: dict[str, NotionState]) -> Json:
+    """The Notion exports of every day; the last one holds a single page."""
+    databases = yaml.safe_load((STORY / "databases.yaml").read_text())
+    files: Json = {}
+    for day, state in states.items():
         writer = NotionWriter(company, databases, state)
-        only = changes["notion"].get("export_only")
+        only = state.export_only
         files |= under(f"{day}/notion", writer.partial_files(only) if only else writer.files())
     return files
 
 
-def slack_files(company: Company, first: SlackState) -> Json:
-    """The Slack exports of the first two days."""
+def slack_states(company: Company, exported_at: datetime) -> dict[str, SlackState]:
+    """The Slack workspace on the first two days."""
+    first = SlackState.read(company, STORY / "slack", exported_at)
     changes = read_changes("day_two")
     later = first.change(
         changes["slack"], STORY / "changes/day_two/slack", moment(changes["exported_at"])
     )
-    files = under("day_one/slack", SlackWriter(company, first).files())
-    return files | under("day_two/slack", SlackWriter(company, later).files())
+    return {"day_one": first, "day_two": later}
+
+
+def slack_files(company: Company, states: dict[str, SlackState]) -> Json:
+    """The Slack exports of the first two days."""
+    files: Json = {}
+    for day, state in states.items():
+        files |= under(f"{day}/slack", SlackWriter(company, state).files())
+    return files
 
 
 def gateway_files(exported_at: datetime) -> Json:
@@ -105,30 +123,65 @@ def expected_branches(sessions: list[Session]) -> list[Json]:
     return [link for session in sessions for link in session.expectations()]
 
 
-def questions(company: Company, notion: NotionState, slack: SlackState) -> list[Json]:
-    """The questions, with the ids of the documents that answer them."""
+@dataclass(frozen=True)
+class Documents:
+    """Names the documents that a build makes of the workspace of one day."""
+
+    company: Company
+    notion: NotionState
+    slack: SlackState
+
+    def page(self, key: str) -> Json:
+        """The document of a page."""
+        title = self.notion.pages[key].meta["title"]
+        return {"source": "notion", "external_id": page_id(key), "title": title}
+
+    def thread(self, channel: str, root: str) -> Json:
+        """The document of a thread; without a title where that would need rendering."""
+        message = self.slack.channels[channel].find(root)
+        line = (message.lines or [""])[0]
+        is_plain = line and not set(line) & set("[]@#*_`<>&")
+        return {
+            "source": "slack",
+            "external_id": f"{channel_id(channel, self.company)}:{message.ts}",
+            "title": f"#{channel}: {line[:80]}" if is_plain else None,
+            "container": channel,
+        }
+
+    def place(self, place: Json) -> Json:
+        """What the story calls `{page: …}` or `{channel: …, thread: …}`."""
+        if "page" in place:
+            return self.page(place["page"])
+        return self.thread(place["channel"], place["thread"])
+
+
+def questions(documents: dict[str, Documents]) -> list[Json]:
+    """The questions, with the documents that answer them and the principal that asks."""
     asked = yaml.safe_load((STORY / "questions.yaml").read_text())
+    company = documents["day_one"].company
     for question in asked:
+        question.setdefault("day", "day_one")
         asker = question["as"]
-        question["as"] = company.people[asker].email(company.domain) if asker else None
-        question["as_slack_user"] = company.people[asker].slack_user_id if asker else None
-        for expected in question["expect"]:
-            if "page" in expected:
-                key = expected.pop("page")
-                title = notion.pages[key].meta["title"]
-                expected |= {"source": "notion", "external_id": page_id(key), "title": title}
-            else:
-                key = expected["channel"]
-                message = slack.channels[key].find(expected.pop("message"))
-                expected |= {
-                    "source": "slack",
-                    "channel_id": channel_id(key, company),
-                    "thread_ts": message.thread_ts or message.ts,
-                    "ts": message.ts,
-                }
-        question["expect_source"] = question["expect"][0]["source"]
-        question["expect_title"] = question["expect"][0].get("title")
+        question["as"] = f"slack:{company.people[asker].slack_user_id}" if asker else None
+        question["as_email"] = company.people[asker].email(company.domain) if asker else None
+        named = documents[question["day"]]
+        expected = [named.place(p) | {"text": p["text"]} for p in question["expect"]]
+        best = expected[0] if expected else {}
+        question |= {"expect_source": best.get("source"), "expect_title": best.get("title")}
+        question["expect"] = expected
     return asked
+
+
+def expected_changes(documents: dict[str, Documents]) -> Json:
+    """Which documents differ from the day before, with their ids; new ones aside."""
+    expected = yaml.safe_load((STORY / "expected_changes.yaml").read_text())
+    for day, sources in expected.items():
+        named = documents.get(day, documents["day_two"])
+        for changes in sources.values():
+            for change, places in changes.items():
+                if isinstance(places, list):
+                    changes[change] = [named.place(place) for place in places]
+    return expected
 
 
 def all_files() -> Json:
@@ -136,14 +189,15 @@ def all_files() -> Json:
     company = Company.read(STORY)
     opening = yaml.safe_load((STORY / "opening.yaml").read_text())
     exported_at = moment(opening["exported_at"])
-    pages = read_pages(STORY / "notion")
-    notion = NotionState(exported_at, pages, trashed=set(opening["notion_trash"]))
-    slack = SlackState.read(company, STORY / "slack", exported_at)
+    notion = notion_states(exported_at, set(opening["notion_trash"]))
+    slack = slack_states(company, exported_at)
+    documents = {day: Documents(company, notion[day], slack[day]) for day in slack}
     return {
         **notion_files(company, notion),
         **slack_files(company, slack),
         **gateway_files(exported_at),
-        "questions.yaml": questions(company, notion, slack),
+        "questions.yaml": questions(documents),
+        "expected_changes.yaml": expected_changes(documents),
     }
 
 

@@ -29,6 +29,7 @@ class NotionState:
     edited: dict[str, tuple[str, str]] = field(default_factory=dict)
     edited_blocks: dict[tuple[str, str], tuple[str, str]] = field(default_factory=dict)
     trashed: set[str] = field(default_factory=set)
+    export_only: list[str] = field(default_factory=list)
 
     @property
     def label(self) -> str:
@@ -54,6 +55,7 @@ def apply_changes(before: NotionState, changes: Json, exported_at: datetime) -> 
         dict(before.edited),
         dict(before.edited_blocks),
         set(before.trashed),
+        changes.get("export_only", []),
     )
     for edit in changes.get("edits", []):
         old = after.pages[edit["page"]]

@@ -69,7 +69,7 @@ LINE_MARKS = [
     (re.compile(r"---$"), "divider"),
     (re.compile(r"```(?P<argument>\w*)"), "code"),
     (re.compile(r"\|.*"), "table"),
-    (re.compile(r"\{(?P<argument>\w+)(?:: *(?P<text>[^}]*))?\}$"), "directive"),
+    (re.compile(r"\{(?P<argument>\w+)(?:: *(?P<text>.*))?\}$"), "directive"),
 ]
 DIRECTIVES = {
     "columns": "column_list",
@@ -84,6 +84,10 @@ DIRECTIVES = {
     "toc": "table_of_contents",
     "unsupported": "unsupported",
 }
+
+
+# Their text goes on in an indented line; below other blocks such a line is a child.
+WRAPS_INDENTED = {"bulleted_list_item", "numbered_list_item", "to_do", "quote"}
 
 
 def indentation(line: str) -> int:
@@ -126,7 +130,8 @@ def parse_blocks(lines: list[str]) -> list[Block]:
         elif block.kind == "table":
             at = take_table(lines, at - 1, block)
         else:
-            at = take_prose(lines, at, depth + 2, block)
+            if block.kind in WRAPS_INDENTED:
+                at = take_prose(lines, at, depth + 2, block)
             at = take_children(lines, at, depth, block)
         blocks.append(block)
     return blocks
