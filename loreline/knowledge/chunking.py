@@ -31,6 +31,9 @@ LEAST_FILL = 0.25
 # Neighbouring sections smaller than this part of the limit are merged.
 TINY_SECTION = 0.125
 
+# Longer headings are cut in the path: it is repeated with every chunk of a section.
+MOST_TITLE_CHARACTERS = 200
+
 # Strongest first. A chunk ends before the white space of the others and after that of a sentence.
 _PARAGRAPH = re.compile(r"\n[^\S\n]*\n")
 _LINE = re.compile(r"[\n\r\u2028\u2029]")
@@ -49,7 +52,7 @@ _BLANK = re.compile(
 _HEADING_OR_FENCE = re.compile(
     r"^(?P<marks>\#{1,6})(?:[ \t]+(?P<heading>[^\n]*))?\r?$"
     r"|^[ \t]*(?P<fence>`{3,}|~{3,})(?P<info>[^\n]*)$"
-    r"|(?<![^\r\n]\n)(?<![^\r\n]\r\n)^(?P<underlined>[^\s\#>|*+`~-][^\n]*)\n"
+    r"|(?<![^\r\n]\n)(?<![^\r\n]\r\n)^(?!\d+[.)]\s)(?P<underlined>[^\s\#>|*+`~-][^\n]*)\n"
     r"(?:(?P<double>=+)|-{3,})[ \t\r]*$",
     re.MULTILINE,
 )
@@ -131,6 +134,13 @@ class Span:
 
 
 @dataclass(frozen=True)
+class Piece(Span):
+    """A part of a body that becomes a chunk."""
+
+    token_count: int = 0
+
+
+@dataclass(frozen=True)
 class Section(Span):
     """A heading and what follows it up to the next one, or what precedes the first heading."""
 
@@ -149,12 +159,16 @@ def chunk(body: str, configuration: ChunkingConfiguration, tokenizer: Tokenizer)
         tokenizer: that of `configuration.tokenizer`, from `load_tokenizer`.
     """
     cutter = _Cutter(body, configuration, tokenizer)
-    spans = ALGORITHMS[configuration.algorithm](cutter)
     return [
         Chunk(
-            index, body[span.start : span.end], span.start + 1, span.end, count, span.heading_path
+            index,
+            text=body[piece.start : piece.end],
+            start_char=piece.start + 1,
+            end_char=piece.end,
+            token_count=piece.token_count,
+            heading_path=piece.heading_path,
         )
-        for index, (span, count) in enumerate(cutter.counted(spans))
+        for index, piece in enumerate(ALGORITHMS[configuration.algorithm](cutter))
     ]
 
 
@@ -176,37 +190,38 @@ class _Cutter:
         """Tokens of the body that start in a part of it."""
         return bisect_left(self.tokens.starts, end) - bisect_left(self.tokens.starts, start)
 
-    def pieces(self, span: Span) -> Iterator[Span]:
-        """Fill one piece after another up to the limits."""
+    def pieces(self, span: Span) -> Iterator[Piece]:
+        """Fill one piece after another up to the limits; blank ones are dropped."""
         start = previous_end = span.start
-        while start < span.end:
-            limit = self._limit(start, span.end)
-            if limit <= previous_end:
-                start = previous_end
+        while (unseen := _WHITE_SPACE.match(self.body, previous_end, span.end).end()) < span.end:
+            end, piece = self._largest_piece(start, unseen, span)
+            if end <= unseen:
+                # Nothing new fits behind what would be repeated, or behind a long blank.
+                start = previous_end = unseen
                 continue
+            if piece:
+                yield piece
+            start, previous_end = self._next_start(start, end), end
+
+    def _largest_piece(self, start: int, unseen: int, span: Span) -> tuple[int, Piece | None]:
+        """Where the piece from `start` ends, and the piece without the blanks around it.
+
+        Tokens of the body tell how far it reaches; where a cut changes them (inside a word, or for
+        a tokenizer whose words depend on their neighbours) it is counted, and shortened until it
+        fits. The end is not beyond `unseen` if only what was seen before fits.
+        """
+        limit = self._limit(start, span.end)
+        while limit > unseen:
             end = limit
             if limit < span.end:
                 least = start + int((limit - start) * LEAST_FILL)
-                end = self._boundary(max(least, previous_end + 1), limit)
-            yield Span(start, end, span.heading_path)
-            if end == span.end:
-                return
-            start, previous_end = self._next_start(start, end), end
-
-    def counted(self, spans: Iterable[Span]) -> list[tuple[Span, int]]:
-        """Trim spans, drop blank ones, count their tokens and halve those that are too large.
-
-        A piece can be too large only where its tokens are not those that the body has in its
-        place: cut inside a word, or by a tokenizer whose words depend on their neighbours.
-        """
-        visible = [trimmed for span in spans if (trimmed := self._trimmed(span))]
-        counted = []
-        for span, count in zip(visible, self._token_counts(visible), strict=True):
-            if count <= self.max_tokens or span.end - span.start == 1:
-                counted.append((span, count))
-            else:
-                counted += self.counted(self._halves(span))
-        return counted
+                end = self._boundary(max(least, unseen + 1), limit)
+            piece = self._trimmed(start, end, span.heading_path)
+            if not piece or piece.token_count <= self.max_tokens or end - start == 1:
+                return end, piece
+            shorter = start + (end - start) * self.max_tokens // piece.token_count
+            limit = max(start + 1, min(end - 1, shorter))
+        return limit, None
 
     def _limit(self, start: int, end: int) -> int:
         starts = self.tokens.starts
@@ -239,51 +254,38 @@ class _Cutter:
 
     def _next_start(self, start: int, end: int) -> int:
         """Where the next piece starts: `end`, or before it at a sentence or word to overlap."""
-        if not self.overlap:
+        tokens_seen = bisect_left(self.tokens.starts, end)
+        if not self.overlap or not tokens_seen:
             return end
-        token = max(bisect_left(self.tokens.starts, end) - self.overlap, 0)
-        repeated_from = max(self.tokens.starts[token], start + 1, end - self.most_characters // 2)
+        repeated_from = max(
+            self.tokens.starts[max(tokens_seen - self.overlap, 0)],
+            _WHITE_SPACE.match(self.body, start).end() + 1,
+            end - self.most_characters // 2,
+        )
         for pattern in (_SENTENCE, _WORD):
             if match := pattern.search(self.body, repeated_from, end):
                 return match.end()
         return end
 
-    def _halves(self, span: Span) -> Iterator[Span]:
-        length = span.end - span.start
-        cut = self._boundary(span.start + max(1, length // 4), span.start + length // 2)
-        yield Span(span.start, cut, span.heading_path)
-        yield Span(cut, span.end, span.heading_path)
-
-    def _trimmed(self, span: Span) -> Span | None:
+    def _trimmed(self, start: int, end: int, heading_path: tuple[str, ...]) -> Piece | None:
         """Without blank lines before it and white space after it; None when nothing is left.
 
         The indentation of a first line stays: it is part of a nested list or of code.
         """
-        visible = _WHITE_SPACE.match(self.body, span.start, span.end).end()
-        start = self.body.rfind("\n", max(span.start - 1, 0), visible) + 1
-        if start == 0 < span.start:
-            start = visible
-        end = span.start + len(self.body[span.start : span.end].rstrip())
-        if _BLANK.fullmatch(self.body, start, end):
+        visible = _WHITE_SPACE.match(self.body, start, end).end()
+        line_start = self.body.rfind("\n", max(start - 1, 0), visible) + 1
+        end = start + len(self.body[start:end].rstrip())
+        if line_start or start:
+            start = line_start or visible
+        if end <= start or _BLANK.fullmatch(self.body, start, end):
             return None
-        return Span(start, end, span.heading_path)
+        return Piece(start, end, heading_path, self._token_count(start, end))
 
-    def _token_counts(self, spans: list[Span]) -> list[int]:
-        """Tokens that the model sees for each span, special tokens included."""
-        counts = {span: self._known_count(span) for span in spans}
-        unknown = [span for span, count in counts.items() if count is None]
-        texts = [self.body[span.start : span.end] for span in unknown]
-        counts.update(zip(unknown, self.tokenizer.counts(texts), strict=True))
-        return [counts[span] for span in spans]
-
-    def _known_count(self, span: Span) -> int | None:
-        if not (
-            self.tokens.additive
-            and self._is_between_words(span.start)
-            and self._is_between_words(span.end)
-        ):
-            return None
-        return self.tokens_between(span.start, span.end) + self.tokenizer.special_tokens
+    def _token_count(self, start: int, end: int) -> int:
+        """Tokens that the model sees for a part of the body, special tokens included."""
+        if self.tokens.additive and self._is_between_words(start) and self._is_between_words(end):
+            return self.tokens_between(start, end) + self.tokenizer.special_tokens
+        return self.tokenizer.count(self.body[start:end])
 
     def _is_between_words(self, place: int) -> bool:
         tokens = self.tokens
@@ -303,18 +305,18 @@ def _joins(before: str, after: str) -> bool:
     )
 
 
-def recursive(cutter: _Cutter) -> Iterator[Span]:
+def recursive(cutter: _Cutter) -> Iterator[Piece]:
     """Cut at paragraphs, else lines, else sentences, else words, else characters."""
     return cutter.pieces(Span(0, len(cutter.body)))
 
 
-def markdown_sections(cutter: _Cutter) -> Iterator[Span]:
-    """One span a section; tiny neighbours are merged, and what is too large is cut recursively."""
+def markdown_sections(cutter: _Cutter) -> Iterator[Piece]:
+    """One piece a section; tiny neighbours are merged, and what is too large is cut recursively."""
     for section in _merged(sections(cutter.body), cutter):
         yield from cutter.pieces(section)
 
 
-ALGORITHMS: dict[str, Callable[[_Cutter], Iterator[Span]]] = {
+ALGORITHMS: dict[str, Callable[[_Cutter], Iterator[Piece]]] = {
     "recursive": recursive,
     "markdown_sections": markdown_sections,
 }
@@ -357,7 +359,7 @@ def _section(
     return Section(
         start,
         end,
-        tuple(title for _, title in headings),
+        tuple(title for _, title in headings if title),
         is_bare=bool(headings) and not body[text_start:end].strip(),
     )
 
@@ -367,7 +369,8 @@ def _level_and_title(match: re.Match[str]) -> tuple[int, str]:
         level, title = len(match["marks"]), match["heading"] or ""
     else:
         level, title = (1 if match["double"] else 2), match["underlined"]
-    title = _LINK.sub(r"\1", _CLOSING_MARKS.sub("", title.strip()))
+    title = title.strip()[:MOST_TITLE_CHARACTERS].rstrip()
+    title = _LINK.sub(r"\1", _CLOSING_MARKS.sub("", title))
     return level, _ESCAPE.sub(r"\1", _EMPHASIS.sub(r"\2", title))
 
 
@@ -380,9 +383,11 @@ def _merged(parts: Iterable[Section], cutter: _Cutter) -> Iterator[Section]:
             group = part
         elif group.is_bare and _encloses(group.heading_path, part.heading_path):
             group = Section(group.start, part.end, part.heading_path, part.is_bare)
-        elif max(cutter.tokens_between(s.start, s.end) for s in (group, part)) < tiny:
+        elif (group.is_bare or not part.is_bare) and max(
+            cutter.tokens_between(s.start, s.end) for s in (group, part)
+        ) < tiny:
             path = _common(group.heading_path, part.heading_path)
-            group = Section(group.start, part.end, path)
+            group = Section(group.start, part.end, path, group.is_bare and part.is_bare)
         else:
             yield group
             group = part

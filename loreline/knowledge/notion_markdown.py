@@ -38,7 +38,7 @@ DEEPEST_LEVEL = 20
 
 # What would open another block at the start of a line: heading, quote, list item, underline, fence.
 _BLOCK_MARK = re.compile(
-    r"^([ \t]*)(#{1,6}(?=\s|$)|>|[-+*](?=\s|$)|=+\s*$|-{3,}\s*$|`{3,}(?=[^`\n]*$)|~{3,})"
+    r"^([ \t]*)(#{1,6}(?=\s|$)|>|[-+*](?=\s|$)|=+[ \t]*$|-{3,}[ \t]*$|`{3,}(?=[^`\n]*$)|~{3,})"
     r"|^([ \t]*\d{1,9})([.)](?=\s|$))",
     re.MULTILINE,
 )

@@ -34,18 +34,15 @@ _MENTION = re.compile(r"<@([A-Z0-9]+)")
 
 # A mark opens after no letter and before no space, and closes the other way round.
 _EMPHASIS = [
-    (
-        re.compile(
-            rf"(?<![\w{mark}]){mark}(?![\s{mark}])([^{mark}\n]*?[^\s{mark}]){mark}(?![\w{mark}])"
-        ),
-        to,
-    )
-    for mark, to in ((r"\*", "**"), ("_", "*"), ("~", "~~"))
+    (re.compile(rf"(?<![\w{m}]){m}(?![\s{m}])([^{m}\n]*?[^\s{m}]){m}(?![\w{m}])"), mark)
+    for m, mark in ((r"\*", "**"), ("_", "*"), ("~", "~~"))
 ]
 _STYLES = {"strike": "~~", "bold": "**", "italic": "*"}
 
 # Slack has no headings, and no fences but those that are taken out first.
-_BLOCK_MARK = re.compile(r"^([ \t]*)(#{1,6}(?=\s|$)|=+\s*$|-{3,}\s*$|`{3,}|~{3,})", re.MULTILINE)
+_BLOCK_MARK = re.compile(
+    r"^([ \t]*)(#{1,6}(?=\s|$)|=+[ \t]*$|-{3,}[ \t]*$|`{3,}|~{3,})", re.MULTILINE
+)
 _EMPTY_LINES = re.compile(r"\n{3,}")
 _KEPT = re.compile(r"\0(\d+)\0")
 
