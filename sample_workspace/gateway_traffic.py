@@ -70,7 +70,6 @@ class Request:
     choices: list[Json]
     status: str = "completed"
     error: Json | None = None
-    extra: Json = field(default_factory=dict)
     attempt: int = 0
 
 
@@ -80,10 +79,11 @@ class Turn:
 
     key: str
     story: Json
+    parent: str
+    choice: int
     context: list[Json]
     requests: list[Request] = field(default_factory=list)
     tool_events: list[Json] = field(default_factory=list)
-    ended_at: datetime | None = None
 
     @property
     def last(self) -> Request:
@@ -94,7 +94,7 @@ class Turn:
         """What a client that goes on from here sends: all messages so far, answer included."""
         last = self.last
         answer = dict(last.choices[choice]["message"])
-        messages = last.extra["full_messages"]
+        messages = last.body["messages"]
         if messages and messages[-1]["role"] == "assistant":
             prefilled = messages[-1]["content"] + answer["content"]
             return [*messages[:-1], {"role": "assistant", "content": prefilled}]
@@ -156,8 +156,8 @@ class Session:
     def expectations(self) -> Iterator[Json]:
         """For each request of the session, the turn and choice that its history ends in."""
         for turn in self.turns.values():
-            parent, choice = self.parent_of(turn.story)
-            above = self.turns[parent].last.turn_id if parent else None
+            above = self.turns[turn.parent].last.turn_id if turn.parent else None
+            choice = turn.choice
             kind = turn.story.get("kind")
             for request in turn.requests:
                 if request.attempt == 0:
@@ -166,42 +166,41 @@ class Session:
                         "turn_id": request.turn_id,
                         "parent_turn_id": above,
                         "parent_choice_index": choice,
-                        "branch_kind": kind,
+                        "branch_kind": kind or ("continuation" if above else "root"),
                     }
                     above, choice, kind = request.turn_id, 0, None
 
-    def parent_of(self, story: Json) -> tuple[str, int]:
-        """Key and choice of the turn that a turn follows; an empty key for a root."""
+    def place(self, story: Json) -> tuple[str, int]:
+        """Key and choice of the turn that a new turn follows; an empty key for a root."""
         if "after" in story:
             key, _, choice = (story["after"] or "").partition("#")
             return key, int(choice or 0)
         for other in ("same_as", "replay_of"):
             if other in story:
-                return self.parent_of(self.turns[story[other]].story)
-        return story["_previous"], 0
+                turn = self.turns[story[other]]
+                return turn.parent, turn.choice
+        return (self.latest.key if self.latest else ""), 0
 
     def play(self, story: Json) -> None:
         """Send one turn of the story: tool rounds first, then the answer."""
-        story["_previous"] = self.latest.key if self.latest else ""
         if "at" in story:
             self.clock = self.start + timedelta(minutes=story["at"])
         else:
             self.clock += timedelta(seconds=variation(35, 160, self.key, story["turn"]))
-        turn = Turn(story["turn"], story, self.context(story))
+        parent, choice = self.place(story)
+        turn = Turn(story["turn"], story, parent, choice, self.context(story, parent, choice))
         self.turns[turn.key] = turn
         messages = list(turn.context)
         for step, round_ in enumerate(story.get("steps", [])):
             self.tool_round(turn, step, round_, messages)
         self.answer(turn, len(story.get("steps", [])), messages)
-        turn.ended_at = self.clock
         if story.get("status", "completed") == "completed" and "replay_of" not in story:
             self.latest = turn
 
-    def context(self, story: Json) -> list[Json]:
+    def context(self, story: Json, parent: str, choice: int) -> list[Json]:
         """The messages that a turn begins with: system prompt, history, question."""
         if "replay_of" in story:
             return list(self.turns[story["replay_of"]].context)
-        parent, choice = self.parent_of(story)
         system = story.get("system", self.story.get("system"))
         history = [m for m in self.history(parent, choice) if m["role"] != "system"]
         if "keep" in story:
@@ -335,7 +334,9 @@ class Session:
         written = sum(tokens(json.dumps(answer, ensure_ascii=False)) for answer in answers)
         pace = 14 if "7b" in body["model"] else 31 if "70b" in body["model"] else 22
         names = (self.key, turn.key, str(step), str(attempt))
-        duration = variation(180, 650, *names) + pace * written + (30_000 if error else 0)
+        duration = (
+            variation(180, 650, *names) + pace * written + (30_000 if status == "failed" else 0)
+        )
         request = Request(
             turn_id=self.turn_id(turn.key, step),
             started_at=self.clock + timedelta(milliseconds=variation(0, 999, "start", *names)),
@@ -347,7 +348,6 @@ class Session:
             ],
             status=status,
             error=error,
-            extra={"full_messages": list(messages)},
             attempt=attempt,
         )
         turn.requests.append(request)
@@ -395,9 +395,8 @@ class Session:
     def header_fields(self, turn: Turn, request: Request) -> Json:
         """The fields that clients which know about branches send as headers."""
         fields: Json = {}
-        parent, _ = self.parent_of(turn.story)
-        if self.story.get("explicit") and parent and request is turn.requests[0]:
-            fields["parent_turn_id"] = self.turns[parent].last.turn_id
+        if self.story.get("explicit") and turn.parent and request is turn.requests[0]:
+            fields["parent_turn_id"] = self.turns[turn.parent].last.turn_id
         for header, value in turn.story.get("headers", {}).items():
             if header in ("parent", "anchor"):
                 value = self.turns[value].last.turn_id
