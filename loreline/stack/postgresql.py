@@ -16,6 +16,7 @@ import subprocess
 import tempfile
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import psutil
 import psycopg
@@ -35,6 +36,8 @@ DATABASE = "loreline"
 _SYSTEM_USER = "pgserver"
 
 _STOP_SECONDS = 30.0
+
+_DRAFT = "postgres.new-"
 
 _OPTIONS = {
     "listen_addresses": LOOPBACK,
@@ -79,8 +82,8 @@ def start(home: Path, state: StackState) -> psutil.Process:
     """Start it on the port in `state`; it is ready when `is_ready` says so."""
     data = folder(home)
     user = _system_user(home) if os.geteuid() == 0 else None
-    if not (data / "PG_VERSION").exists():
-        _create_cluster(data, state, user)
+    if not data.exists():
+        _create_cluster(home, state, user)
     _remove_stale_lock(data)
     options = {**_OPTIONS, "port": str(state.ports["postgres"])}
     options["dynamic_shared_memory_type"] = _shared_memory_type()
@@ -148,37 +151,41 @@ def _environment() -> dict[str, str]:
     return {name: os.environ[name] for name in kept if name in os.environ} | {"LC_ALL": "C"}
 
 
-def _create_cluster(data: Path, state: StackState, user: str | None) -> None:
-    shutil.rmtree(data, ignore_errors=True)  # what a first start that was cut short has left
-    data.mkdir(mode=0o700)
+def _create_cluster(home: Path, state: StackState, user: str | None) -> None:
+    # Made aside and moved when whole: if this command is killed, its initdb goes on writing.
+    for remains in home.glob(f"{_DRAFT}*"):
+        shutil.rmtree(remains, ignore_errors=True)
+    draft = Path(tempfile.mkdtemp(prefix=_DRAFT, dir=home))
+    cluster, password = draft / "cluster", draft / "password"
+    password.touch(mode=0o600)
+    password.write_text(state.credential("postgres_owner"))
+    command = [
+        str(_binary("initdb")),
+        f"--pgdata={cluster}",
+        f"--username={OWNER}",
+        f"--pwfile={password}",
+        "--auth=scram-sha-256",
+        "--encoding=UTF8",
+        # The builtin provider sorts alike on every machine, so indexes survive a move.
+        "--locale-provider=builtin",
+        "--builtin-locale=C.UTF-8",
+        "--locale=C",
+    ]
     if user:
-        shutil.chown(data, user, user)
-    with tempfile.NamedTemporaryFile("w") as password:
-        password.write(state.credential("postgres_owner"))
-        password.flush()
-        if user:
-            shutil.chown(password.name, user, user)
-        command = [
-            str(_binary("initdb")),
-            f"--pgdata={data}",
-            f"--username={OWNER}",
-            f"--pwfile={password.name}",
-            "--auth=scram-sha-256",
-            "--encoding=UTF8",
-            # The builtin provider sorts alike on every machine, so indexes survive a move.
-            "--locale-provider=builtin",
-            "--builtin-locale=C.UTF-8",
-            "--locale=C",
-            "--no-sync",
-        ]
-        as_user = {"user": user, "group": user, "extra_groups": []} if user else {}
-        made = subprocess.run(
-            command, cwd=data, env=_environment(), capture_output=True, text=True, **as_user
-        )
+        shutil.chown(draft, user, user)
+        shutil.chown(password, user, user)
+    made = subprocess.run(
+        command, cwd=draft, env=_environment(), capture_output=True, text=True, **_as_user(user)
+    )
     if made.returncode:
-        shutil.rmtree(data, ignore_errors=True)
         lines = made.stderr.strip().splitlines() or ["no output"]
-        raise LorelineError(f"initdb failed in {data} ({lines[0]})", "correct that and try again")
+        raise LorelineError(f"initdb failed in {draft} ({lines[0]})", "correct that and try again")
+    cluster.rename(folder(home))
+    shutil.rmtree(draft)
+
+
+def _as_user(user: str | None) -> dict[str, Any]:
+    return {"user": user, "group": user, "extra_groups": []} if user else {}
 
 
 def _remove_stale_lock(data: Path) -> None:

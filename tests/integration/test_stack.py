@@ -1,6 +1,7 @@
 """The life of a local stack: started, found again, stopped, crashed, side by side with others."""
 
 import os
+import random
 import shutil
 import signal
 import socket
@@ -8,6 +9,7 @@ import stat
 import subprocess
 import sys
 import tempfile
+import time
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -176,11 +178,29 @@ def test_a_lock_file_that_names_a_stranger_is_removed(home):
     assert all(service.ready for service in stack.up(home))
 
 
-def test_a_first_start_that_was_cut_short_is_begun_again(home):
-    remains = postgresql.folder(home)
-    remains.mkdir()
-    (remains / "postgresql.conf").write_text("half")
-    assert all(service.ready for service in stack.up(home))
+@pytest.mark.parametrize("seconds", [0.4, 0.7, 1.0])
+def test_up_killed_while_it_starts_is_made_up_for(home, monkeypatch, seconds):
+    start_and_kill(home, seconds)
+    stack.up(home)
+    write_something(settings_of(home, monkeypatch))
+    assert list(home.glob("postgres.new-*")) == []
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("seed", range(10))
+def test_up_killed_again_and_again_is_made_up_for(home, monkeypatch, seed):
+    moments = random.Random(seed)
+    for _ in range(6):
+        start_and_kill(home, moments.uniform(0.2, 2.0))
+    stack.up(home)
+    write_something(settings_of(home, monkeypatch))
+
+
+def start_and_kill(home, seconds):
+    call = subprocess.Popen([sys.executable, "-c", UP, str(home)])
+    time.sleep(seconds)
+    call.kill()
+    call.wait()
 
 
 def test_ports_that_a_stranger_took_are_replaced(home, monkeypatch):
