@@ -1,5 +1,5 @@
-{# The columns of the lake's tables for `dbt docs`. DuckDB learns the columns of an Iceberg table when
-   a statement first names it; until then its catalog shows one column `__`. #}
+{# The columns of the lake's tables for `dbt docs`. DuckDB learns the columns of an Iceberg table
+   when a statement first names it; until then its catalog shows one column `__`. #}
 {% macro duckdb__get_catalog(information_schema, schemas) %}
   {% do learn_columns(information_schema.database, schemas) %}
   {% do return(dbt.duckdb__get_catalog(information_schema, schemas)) %}

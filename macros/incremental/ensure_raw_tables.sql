@@ -5,6 +5,7 @@
     {% for source in graph.sources.values() if source.source_name.startswith("raw_") %}
       {% do names.append(source.schema ~ "." ~ source.identifier) %}
     {% endfor %}
-    {% do adapter.store_relation("lake", none, [], "", "", {"step": "ensure_raw", "names": names}) %}
+    {% set request = {"step": "ensure_raw", "names": names} %}
+    {% do adapter.store_relation("lake", none, [], "", "", request) %}
   {% endif %}
 {% endmacro %}
