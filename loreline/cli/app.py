@@ -11,6 +11,7 @@ from loreline.cli.build import build
 from loreline.cli.contents import contents
 from loreline.cli.history import history
 from loreline.cli.ingest import ingest
+from loreline.cli.search import search
 from loreline.cli.sql import sql
 
 STACK = "Stack"
@@ -50,7 +51,7 @@ for command in (stack.up, stack.down, stack.status, stack.env):
 app.command(rich_help_panel=LOAD)(ingest)
 passing = {"allow_extra_args": True, "ignore_unknown_options": True}
 app.command(rich_help_panel=LOAD, context_settings=passing)(build)
-for command in (sql, history, contents):
+for command in (search, sql, history, contents):
     app.command(rich_help_panel=ASK)(command)
 for command in (stack.doctor, stack.upgrade):
     app.command(rich_help_panel=CARE)(command)

@@ -131,22 +131,15 @@ def _print(found: list[CollectionContents]) -> None:
     if not found:
         say("No collection is served, and none should be.")
         return
-    columns = ["collection", "expected", "actual", "missing", "extra", "different"]
-    print_table(
-        columns,
-        [
-            [
-                c.vector_collection + (" (default)" if c.is_default else ""),
-                c.expected,
-                c.actual,
-                c.missing,
-                c.extra,
-                c.different,
-            ]
-            for c in found
-        ],
-    )
+    rows = [[c.vector_collection, c.expected, c.actual, _drift(c)] for c in found]
+    print_table(["collection", "expected", "actual", "drift"], rows)
     if any(c.has_drifted for c in found):
         say("What is served is not what should be. Repair it: loreline build --select tag:serving")
     else:
         say("No drift: each row is there, with the text, vector and permissions it should have.")
+
+
+def _drift(collection: CollectionContents) -> str:
+    kinds = ("missing", "extra", "different")
+    counts = {kind: getattr(collection, kind) for kind in kinds}
+    return ", ".join(f"{count:,} {kind}" for kind, count in counts.items() if count) or "none"

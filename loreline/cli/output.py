@@ -33,7 +33,7 @@ GAP = 2
 
 def say(text: str = "") -> None:
     """Print a line that holds no markup; long ones are folded at the terminal's width."""
-    _console().print(visible(text), markup=False, highlight=False)
+    console().print(visible(text), markup=False, highlight=False)
 
 
 def warn(text: str) -> None:
@@ -65,16 +65,16 @@ def print_table(
         _Column(name, values)
         for name, values in zip_longest(columns, zip(*rows, strict=True), fillvalue=())
     ]
-    console = _console()
+    terminal = console()
     for name in optional:
-        if not _fits(shown, console.width, longest=CELL_CHARACTERS):
+        if not _fits(shown, terminal.width, longest=CELL_CHARACTERS):
             shown = [column for column in shown if column.name != name]
     if title:
-        console.print(Text(visible(title), style="bold"))
-    if _fits(shown, console.width, longest=READABLE_CELL):
-        console.print(_table(shown))
+        terminal.print(Text(visible(title), style="bold"))
+    if _fits(shown, terminal.width, longest=READABLE_CELL):
+        terminal.print(_table(shown))
     else:
-        _print_records(shown, console)
+        _print_records(shown, terminal)
 
 
 def print_json(value: Any) -> None:
@@ -93,7 +93,8 @@ def print_json_rows(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> No
     print("[]" if opening == "[" else "\n]")
 
 
-def _console() -> Console:
+def console() -> Console:
+    """Where people read: as wide as the terminal, unlimited when piped into another program."""
     piped = not sys.stdout.isatty() and "COLUMNS" not in os.environ
     return Console(file=sys.stdout, width=UNLIMITED_WIDTH if piped else None, soft_wrap=False)
 
@@ -141,9 +142,9 @@ def _fits(columns: Sequence[_Column], width: int, *, longest: int) -> bool:
     return sum(min(column.width, longest) + GAP for column in columns) - GAP <= width
 
 
-def _print_records(columns: Sequence[_Column], console: Console) -> None:
+def _print_records(columns: Sequence[_Column], terminal: Console) -> None:
     for number, row in enumerate(zip(*(c.values for c in columns), strict=True), start=1):
-        console.print(Text(f"— row {number} —", style="dim"))
+        terminal.print(Text(f"— row {number} —", style="dim"))
         grid = Table.grid(padding=(0, GAP, 0, 0))
         grid.add_column(no_wrap=True)
         grid.add_column(overflow="fold")
@@ -151,7 +152,7 @@ def _print_records(columns: Sequence[_Column], console: Console) -> None:
             grid.add_row(
                 Text(visible(column.name), style="bold"), Text(_cell(value, RECORD_CHARACTERS))
             )
-        console.print(grid)
+        terminal.print(grid)
 
 
 def _cell(value: Any, length: int) -> str:
