@@ -18,12 +18,14 @@ import argparse
 import json
 import os
 import random
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
 import uuid
+import zlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -81,7 +83,7 @@ def page(page_id: str, number: int, edited: str | None) -> dict[str, object]:
 
 def children(page_id: str, number: int, is_changed: bool) -> dict[str, object]:
     """The answer that lists a page's blocks: a heading and a paragraph, several times."""
-    words = random.Random(number)  # noqa: S311
+    words = random.Random(number)
     results = []
     for index in range(PARAGRAPHS_PER_PAGE):
         text = " ".join(words.choice(VOCABULARY) for _ in range(WORDS_PER_PARAGRAPH))
@@ -108,10 +110,33 @@ def rich_text(content: str) -> dict[str, object]:
     return {"type": "text", "text": {"content": content}, "plain_text": content, "annotations": {}}
 
 
-VOCABULARY = (
-    "service deploy retry queue invoice customer latency rollback index schema billing search "
-    "page alert region cache token batch vector cluster budget owner review release incident"
-).split()
+VOCABULARY = [
+    "service",
+    "deploy",
+    "retry",
+    "queue",
+    "invoice",
+    "customer",
+    "latency",
+    "rollback",
+    "index",
+    "schema",
+    "billing",
+    "search",
+    "page",
+    "alert",
+    "region",
+    "cache",
+    "token",
+    "batch",
+    "vector",
+    "cluster",
+    "budget",
+    "owner",
+    "review",
+    "release",
+    "incident",
+]
 
 
 def timed(name: str, arguments: list[str], environment: dict[str, str]) -> Step:
@@ -145,6 +170,7 @@ def run_scenarios(documents: int, workspace: Path) -> dict[str, Step]:
     write_export(workspace / f"first-{documents}", documents)
     write_export(workspace / f"second-{documents}", documents, changed=1)
     write_export(workspace / f"one-{documents}", 1, changed=1)
+    copy_project(home / "project")
     up(home)
     try:
         print(f"{documents} documents", flush=True)
@@ -179,9 +205,20 @@ def run_step(step: str, arguments: list[str]) -> None:
     from dbt.cli.main import dbtRunner
 
     command = ["parse"] if step == "parse" else ["build", "--exclude", "tag:manual"]
-    result = dbtRunner().invoke([*command, "--quiet", "--project-dir", str(ROOT)])
+    folder = str(Path(os.environ["LORELINE_HOME"]) / "project")
+    result = dbtRunner().invoke([*command, "--project-dir", folder, "--profiles-dir", folder])
     if not result.success:
         sys.exit(f"dbt {command[0]} failed: {result.exception}")
+
+
+def copy_project(folder: Path) -> None:
+    """The dbt project with one chunking strategy, so that a page has four chunks."""
+    for name in ("macros", "models", "python_models", "seeds", "tests/dbt"):
+        shutil.copytree(ROOT / name, folder / name)
+    for name in ("dbt_project.yml", "profiles.yml"):
+        shutil.copy(ROOT / name, folder / name)
+    seed = folder / "seeds" / "chunking_strategies.csv"
+    seed.write_text(re.sub(r"(?m)^(recursive,.*),served,", r"\1,retired,", seed.read_text()))
 
 
 def stub_embedding() -> None:
@@ -193,13 +230,19 @@ def stub_embedding() -> None:
     class HashEncoder:
         """Deterministic unit vectors, as fast as random numbers."""
 
-        def encode(self, texts: list[str], **_: object) -> np.ndarray:
-            seeds = [int.from_bytes(text.encode()[-8:], "little") % 2**32 for text in texts]
+        def __init__(self, configuration: embedding.EmbeddingConfiguration) -> None:
+            self.configuration = configuration
+
+        def token_counts(self, texts: list[str]) -> list[int]:
+            return [len(text) // 4 for text in texts]
+
+        def encode(self, texts: list[str]) -> np.ndarray:
+            seeds = [zlib.crc32(text.encode()) for text in texts]
             rows = [np.random.default_rng(seed).standard_normal(384) for seed in seeds]
             vectors = np.asarray(rows, dtype=np.float32)
             return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
-    embedding.load_encoder = lambda configuration, settings: HashEncoder()
+    embedding.load_encoder = lambda configuration, settings: HashEncoder(configuration)
 
 
 def main() -> None:
