@@ -110,33 +110,11 @@ def rich_text(content: str) -> dict[str, object]:
     return {"type": "text", "text": {"content": content}, "plain_text": content, "annotations": {}}
 
 
-VOCABULARY = [
-    "service",
-    "deploy",
-    "retry",
-    "queue",
-    "invoice",
-    "customer",
-    "latency",
-    "rollback",
-    "index",
-    "schema",
-    "billing",
-    "search",
-    "page",
-    "alert",
-    "region",
-    "cache",
-    "token",
-    "batch",
-    "vector",
-    "cluster",
-    "budget",
-    "owner",
-    "review",
-    "release",
-    "incident",
-]
+VOCABULARY = re.findall(
+    r"\w+",
+    "service deploy retry queue invoice customer latency rollback index schema billing search "
+    "page alert region cache token batch vector cluster budget owner review release incident",
+)
 
 
 def timed(name: str, arguments: list[str], environment: dict[str, str]) -> Step:
