@@ -12,6 +12,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 import hypothesis
 import pytest
@@ -41,7 +42,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def stack() -> Iterator[Settings]:
     """Settings of a real stack that all processes of this test run share.
 
-    The last process to finish stops it, also after failures; its logs stay when a service broke.
+    The last process to finish stops and removes it, also after failures.
     """
     from loreline import stack
 
@@ -49,11 +50,10 @@ def stack() -> Iterator[Settings]:
     # Not under pytest's own folder, which nobody but its owner may enter: run by root, Postgres has
     # an owner of its own.
     home = Path(tempfile.gettempdir()).resolve() / f"loreline-tests-{run[:12]}"
-    home.mkdir(mode=0o700, exist_ok=True)
-    with _users(home, +1):
-        stack.up(home)
-    variables = json.loads((home / "stack.json").read_text())["variables"]
     try:
+        with _users(home, +1):
+            stack.up(home)
+        variables = json.loads((home / "stack.json").read_text())["variables"]
         yield _settings(variables, state_folder=str(home))
     finally:
         with _users(home, -1) as users:
@@ -105,14 +105,28 @@ def _settings(variables: dict[str, str], **others: str) -> Settings:
 @contextmanager
 def _users(home: Path, change: int) -> Iterator[int]:
     """Count the processes that use the stack, while nobody else starts or stops it."""
-    with (home / "users").open("a+") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        file.seek(0)
-        users = int(file.read() or 0) + change
-        file.truncate(0)
-        file.write(str(users))
-        file.flush()
-        yield users
+    counter = home.with_suffix(".users")
+    while True:
+        with counter.open("a+") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            if not _is_at(file, counter):
+                continue  # its last user removed it while this one waited
+            file.seek(0)
+            users = int(file.read() or 0) + change
+            file.truncate(0)
+            file.write(str(users))
+            file.flush()
+            yield users
+            if users == 0:
+                counter.unlink()
+            return
+
+
+def _is_at(file: IO[str], path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def _drop_namespaces(settings: Settings) -> None:
