@@ -11,6 +11,8 @@ from loreline.cli.build import build
 from loreline.cli.contents import contents
 from loreline.cli.history import history
 from loreline.cli.ingest import ingest
+from loreline.cli.maintain import maintain
+from loreline.cli.sample import run_sample
 from loreline.cli.search import search
 from loreline.cli.sql import sql
 
@@ -49,9 +51,12 @@ def root(
 for command in (stack.up, stack.down, stack.status, stack.env):
     app.command(rich_help_panel=STACK)(command)
 app.command(rich_help_panel=LOAD)(ingest)
-passing = {"allow_extra_args": True, "ignore_unknown_options": True}
-app.command(rich_help_panel=LOAD, context_settings=passing)(build)
+app.command(
+    rich_help_panel=LOAD,
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+)(build)
+app.command("run-sample", rich_help_panel=LOAD)(run_sample)
 for command in (search, sql, history, contents):
     app.command(rich_help_panel=ASK)(command)
-for command in (stack.doctor, stack.upgrade):
+for command in (stack.doctor, maintain, stack.upgrade):
     app.command(rich_help_panel=CARE)(command)

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from enum import StrEnum
 from typing import TYPE_CHECKING
 
 import typer
@@ -28,6 +29,14 @@ DBT_BROKE = 2
 
 SELECTING = ("--exclude", "--selector")
 MANUAL = "tag:manual"
+
+
+class Show(StrEnum):
+    """How much of what dbt says is printed: all, each model's result, or (on stderr) problems."""
+
+    everything = "everything"
+    results = "results"
+    problems = "problems"
 
 
 @dataclass(frozen=True)
@@ -63,14 +72,18 @@ class BuildSummary:
 
 
 def build(context: typer.Context, as_json: Json = False) -> None:
-    """Build what changed, with dbt: models, embeddings, the push to Postgres, and tests.
+    """Build, embed, serve and test what changed.
 
-    Arguments go to `dbt build` as they are: loreline build --select knowledge+ --full-refresh.
-    Models tagged `manual` are left out unless they are selected by name.
+    All other options are those of dbt build, as in:
+
+    loreline build --select knowledge --full-refresh
+
+    Models tagged manual are left out unless they are selected by name.
     """
     from loreline.settings import Settings
 
-    summary = run(Settings.load(), context.args, quiet=as_json, debug=bool(context.obj))
+    show = Show.problems if as_json else Show.everything
+    summary = run(Settings.load(), context.args, show=show, debug=bool(context.obj))
     if as_json:
         print_json(asdict(summary))
     else:
@@ -80,9 +93,19 @@ def build(context: typer.Context, as_json: Json = False) -> None:
 
 
 def run(
-    settings: Settings, arguments: Sequence[str], *, quiet: bool = False, debug: bool = False
+    settings: Settings,
+    arguments: Sequence[str],
+    *,
+    show: Show = Show.everything,
+    debug: bool = False,
 ) -> BuildSummary:
-    """Run `dbt build` and print what it says: with `quiet` just what is wrong, on stderr.
+    """Run `dbt build` and print what it says.
+
+    Args:
+        settings: the stores.
+        arguments: of `dbt build`.
+        show: how much of it.
+        debug: also dbt's stack traces.
 
     Raises:
         LorelineError: the stores are not there, or hold another schema; the arguments are wrong.
@@ -95,7 +118,7 @@ def run(
     # What is wrong with the stores is said here in one line; dbt would wrap it into its own.
     load_catalog(settings)
     check_schema(settings)
-    invocation, exit_code = _dbt(dbt_arguments(arguments), settings, quiet=quiet, debug=debug)
+    invocation, exit_code = _dbt(dbt_arguments(arguments), settings, show, debug=debug)
     seconds = time.monotonic() - started
     commits = list(_commits(settings, invocation)) if invocation else []
     return BuildSummary(invocation, exit_code, seconds, commits)
@@ -179,17 +202,25 @@ def _value(arguments: Sequence[str], *options: str) -> str | None:
 class _DbtLog:
     """What dbt says, without its time stamps and stack traces; it remembers the invocation's id."""
 
-    def __init__(self, *, quiet: bool, debug: bool) -> None:
+    def __init__(self, show: Show, *, debug: bool) -> None:
         self.invocation_id = ""
-        self._stream = sys.stderr if quiet else sys.stdout
-        self._levels = {"warn", "error"} if quiet else {"info", "warn", "error"}
+        self._show = show
         self._debug = debug
+        self._stream = sys.stderr if show is Show.problems else sys.stdout
 
     def __call__(self, event: EventMsg) -> None:
         self.invocation_id = self.invocation_id or event.info.invocation_id
-        if event.info.level in self._levels and (self._debug or not self._is_noise(event)):
+        if self._is_wanted(event) and (self._debug or not self._is_noise(event)):
             # One write a line: dbt's threads talk at once.
             self._stream.write(visible_in_color(event.info.msg) + "\n")
+            self._stream.flush()
+
+    def _is_wanted(self, event: EventMsg) -> bool:
+        if event.info.level != "info":
+            return event.info.level in ("warn", "error")
+        if self._show is Show.results:
+            return event.info.name in ("LogModelResult", "LogSeedResult")
+        return self._show is Show.everything
 
     @staticmethod
     def _is_noise(event: EventMsg) -> bool:
@@ -200,12 +231,12 @@ class _DbtLog:
         return event.info.name == "MainStackTrace"
 
 
-def _dbt(arguments: list[str], settings: Settings, *, quiet: bool, debug: bool) -> tuple[str, int]:
+def _dbt(arguments: list[str], settings: Settings, show: Show, *, debug: bool) -> tuple[str, int]:
     """Run dbt in this process; its invocation id (empty if it never began) and exit code."""
     from dbt.cli.exceptions import DbtUsageException
     from dbt.cli.main import dbtRunner
 
-    log = _DbtLog(quiet=quiet, debug=debug)
+    log = _DbtLog(show, debug=debug)
     with _environment(settings):
         result = dbtRunner(callbacks=[log]).invoke(["--log-level", "none", *arguments])
     error = result.exception

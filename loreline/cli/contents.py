@@ -97,7 +97,10 @@ class CollectionContents:
 
 
 def contents(as_json: Json = False) -> None:
-    """Compare what Postgres serves with what it should, row by row; exit code 1 on drift."""
+    """Compare what is served with what should be.
+
+    Row by row, by text, vector and permissions. Exit code 1 on drift.
+    """
     from loreline.settings import Settings
 
     found = compare(Settings.load())

@@ -52,7 +52,7 @@ def history(
     table: Annotated[str, typer.Argument(help="knowledge.documents, or documents.")],
     as_json: Json = False,
 ) -> None:
-    """Show the snapshots of a table, newest first, and who made them."""
+    """Show a table's snapshots, and who made them."""
     from loreline.lake.catalog import load_catalog
     from loreline.settings import Settings
 

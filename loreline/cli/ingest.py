@@ -66,9 +66,10 @@ def ingest(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Land what sources hold; what cannot be landed is set aside, with its reason.
+    """Land what sources hold.
 
-    Without --from or --sample, each source is read from LORELINE_<SOURCE>_LOCATION.
+    What cannot be landed is set aside with its reason; the rest lands. Without --from or --sample,
+    each source is read from LORELINE_<SOURCE>_LOCATION.
     """
     from loreline.settings import Settings
 

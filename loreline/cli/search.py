@@ -89,7 +89,9 @@ def search(
     author: Annotated[
         str | None, typer.Option(metavar="WHO", help="Only what this person wrote.")
     ] = None,
-    k: Annotated[int, typer.Option("--k", "-k", min=1, max=1000, help="How many answers.")] = 5,
+    k: Annotated[
+        int, typer.Option("--k", "-k", metavar="N", min=1, max=1000, help="How many answers.")
+    ] = 5,
     as_of: Annotated[
         str | None, typer.Option(metavar="TIME", help="Answer from the lake as it was then.")
     ] = None,
@@ -101,7 +103,10 @@ def search(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Search by meaning and by words; without --as, only in what is public."""
+    """Search by meaning and by words.
+
+    Without --as, only in what is public.
+    """
     from loreline.lake.duck import connect
     from loreline.settings import Settings
 

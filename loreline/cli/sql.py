@@ -40,14 +40,17 @@ order by name
 def sql(
     statement: Annotated[
         str | None,
-        typer.Argument(help="SQL, or .tables, or .schema NAME. Without it: a prompt."),
+        typer.Argument(help="SQL, or .tables, or .schema NAME."),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Run SQL with the lake as `lake` and Postgres as `pg`; both are read-only.
+    """Run SQL over the lake and Postgres, read-only.
 
-    DuckDB's SQL: loreline sql "select title from lake.knowledge.documents_current". Statements are
-    read from standard input when it is no terminal.
+    The lake is attached as lake, Postgres as pg:
+
+    loreline sql "select title from lake.knowledge.documents_current"
+
+    Without a statement: a prompt, or what standard input holds when it is no terminal.
     """
     from loreline.settings import Settings
 

@@ -18,7 +18,11 @@ _PUBLIC_PORTS = {"s3": "S3", "catalog": "catalog", "postgres": "Postgres"}
 
 
 def up(as_json: Json = False) -> None:
-    """Start the object store, the Iceberg catalog and Postgres; harmless when they run."""
+    """Start the local stores; harmless when they run.
+
+    SeaweedFS serves S3 and the Iceberg catalog; Postgres brings pgvector. All they need is in
+    LORELINE_HOME, which is .loreline in the checkout unless it is set.
+    """
     from loreline import stack
     from loreline.settings import Settings
 
@@ -32,7 +36,7 @@ def up(as_json: Json = False) -> None:
 
 
 def down(as_json: Json = False) -> None:
-    """Stop what `up` started; the data stay."""
+    """Stop the local stores; the data stay."""
     from loreline import stack
     from loreline.settings import Settings
 
@@ -47,7 +51,10 @@ def down(as_json: Json = False) -> None:
 
 
 def status(as_json: Json = False) -> None:
-    """Show what runs and where; exit code 1 when something does not."""
+    """Show what runs, and where.
+
+    Exit code 1 when something does not run.
+    """
     from loreline import stack
     from loreline.settings import Settings
 
@@ -71,9 +78,10 @@ def env(
         ),
     ] = False,
 ) -> None:
-    """Print every address and credential, for `eval "$(loreline env)"`.
+    """Print addresses and credentials for other programs.
 
-    With --duckdb-init: for any DuckDB, `duckdb -init <(loreline env --duckdb-init)`.
+    For a shell: eval "$(loreline env)". For a DuckDB of the same version:
+    duckdb -init <(loreline env --duckdb-init).
     """
     from loreline.settings import Settings
     from loreline.stack import environment
@@ -84,7 +92,10 @@ def env(
 
 
 def doctor(as_json: Json = False) -> None:
-    """Check that every store answers, is the right version and takes the credentials."""
+    """Check the stores, their versions and the credentials.
+
+    Exit code 1 when something is wrong; it is said what to do.
+    """
     from loreline.settings import Settings
     from loreline.stack import doctor as examination
 
@@ -102,7 +113,7 @@ def doctor(as_json: Json = False) -> None:
 
 
 def upgrade(as_json: Json = False) -> None:
-    """Bring the Postgres schema up to date with this version of Loreline."""
+    """Bring the Postgres schema up to date."""
     from loreline import postgres
     from loreline.settings import Settings
 
