@@ -1,10 +1,10 @@
 {# The condition that keeps the rows of a lake table which this run of dbt committed: in `dbt build`
    a test then costs what the change costs. Other commands look at every row. #}
-{% macro written_by_this_run(relation) %}
+{% macro written_by_this_run(relation, batch="_batch") %}
   {%- if flags.WHICH == "build" -%}
-    _batch >= (
+    {{ batch }} >= (
       select coalesce(min(commits.batch), 9223372036854775807)
-      from {{ operations_table("commits") }} as commits
+      from {{ postgres_table("operations", "commits") }} as commits
       where
         commits.table_name = '{{ relation.schema }}.{{ relation.identifier }}'
         and commits.invocation_id = '{{ invocation_id }}'
@@ -23,10 +23,4 @@
   {%- endif -%}
   {%- set condition = written_by_this_run(relation) -%}
   {%- do return("(select * from " ~ relation ~ " where " ~ condition ~ ") as written") -%}
-{% endmacro %}
-
-
-{# A table of the schema `operations` in Postgres. #}
-{% macro operations_table(name) %}
-  {%- do return("pg." ~ generate_schema_name("operations", none) ~ "." ~ name) -%}
 {% endmacro %}
