@@ -171,8 +171,8 @@ create type {prefix}serving.question as (
 );
 
 -- Weights are ln(1 + (N - n + 0.5) / (n + 0.5)), Lucene's form of the Robertson-Spärck Jones
--- weight, which is never negative. Candidates hold one of the rarest lexemes, as many of them as keep within
--- the limit; where the rarest alone exceeds it, the rarest few together.
+-- weight, which is never negative. Candidates hold one of the rarest lexemes, as many of them as
+-- keep within the limit; where the rarest alone exceeds it, the rarest few together.
 create function {prefix}serving.read_question(
     searched {prefix}serving.collections, question_text text, candidate_limit bigint
 ) returns {prefix}serving.question
@@ -275,9 +275,28 @@ begin
 end
 $$;
 
+-- The share of a question's weight that a chunk's words carry: BM25 (Robertson and Zaragoza, 2009),
+-- as an expression over the chunk's `lexemes`, the question's lexemes ($2) and their weights ($3).
+-- ts_rank of one lexeme is 6/pi^2 (1 + 1/4 + ... + 1/tf^2), within 0.005 of BM25's saturation
+-- tf/(tf + k) for k = 0.64; the length of a chunk, in distinct lexemes, counts with b = 0.4.
+create function {prefix}serving.relevance(
+    searched {prefix}serving.collections, asked {prefix}serving.question
+) returns text
+language sql stable
+return format(
+    '(
+        select coalesce(sum(weight / (
+            1 + (0.6 + 0.4 * length(lexemes) / %s::float8)
+            * (1 / nullif(ts_rank(''{1,1,1,1}'', lexemes, lexeme), 0) - 1)
+        )), 0) / %s::float8
+        from unnest($2, $3) as asked (lexeme, weight)
+    )',
+    greatest(searched.lexeme_total, 1)::float8 / greatest(searched.chunk_count, 1),
+    asked.total_weight
+);
+
 -- The chunks of a relation that hold words of a question and answer it best by those, in order. Of
--- those that match, at most `candidate_limit` are scored by `relevance`, an expression over
--- `lexemes`, $2 and $3.
+-- the chunks that match `candidates`, at most `candidate_limit` are scored.
 create function {prefix}serving.matching_chunks(
     relation text,
     asked {prefix}serving.question,
@@ -309,12 +328,12 @@ $$;
 
 -- The chunks that answer a question best, among those that the principals may read.
 --
--- The score is between 0 and 1: the cosine similarity, the share of the question's weight that the
--- chunk's words carry (BM25), or the mean of both when both are asked for. The formulas, their
+-- The score is the cosine similarity, the share of the question's weight that the chunk's words
+-- carry (BM25, between 0 and 1), or the mean of both when both are asked for. The formulas, their
 -- sources and what the bounds cost are in `docs/decisions/lexical-candidates.md`.
 --
 -- principals: who asks. What is public is always searched, and by default nothing else.
--- filters: source, container, author (a value or a list), since (from then on), until (before then).
+-- filters: source, container, author (a value or a list), since (inclusive), until (exclusive).
 -- collection: a served collection; by default the one that is marked so.
 --
 -- Stable, so that all statements in it see the one snapshot of the query that calls it.
@@ -369,20 +388,8 @@ declare
     relation text := format('(select * from %s where %s) as readable', chunks, condition);
     few tid[];
 
-    similarity constant text := 'greatest(coalesce(1 - nullif(embedding <=> $1, ''NaN''), 0), 0)';
-    -- ts_rank of one lexeme is 6/pi^2 (1 + 1/4 + ... + 1/tf^2), within 0.005 of BM25's saturation
-    -- tf/(tf + 0.64). Length counts with b = 0.4.
-    relevance constant text := format(
-        $$(
-            select coalesce(sum(weight / (
-                1 + (0.6 + 0.4 * length(lexemes) / %s::float8)
-                * (1 / nullif(ts_rank('{1,1,1,1}', lexemes, lexeme), 0) - 1)
-            )), 0) / %s::float8
-            from unnest($2, $3) as asked (lexeme, weight)
-        )$$,
-        greatest(searched.lexeme_total, 1)::float8 / greatest(searched.chunk_count, 1),
-        asked.total_weight
-    );
+    similarity constant text := 'coalesce(1 - nullif(embedding <=> $1, ''NaN''), -1)';
+    relevance constant text := {prefix}serving.relevance(searched, asked);
     score constant text := case
         when asked.total_weight is null then similarity
         when query_embedding is null then relevance

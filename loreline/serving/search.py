@@ -28,7 +28,7 @@ class Hit:
     """A chunk that a search found.
 
     Attributes:
-        score: between 0 and 1; comparable within one search.
+        score: at most 1; comparable within one search.
         dense_rank: place among the chunks nearest to the query's embedding, from 1, if it is there.
         lexical_rank: place among the chunks that hold the query's words, likewise.
     """
