@@ -233,7 +233,7 @@ def encode_slices(
     if rejections:
         first = rejections[0]
         raise LorelineError(
-            f"{len(rejections)} texts got no usable vector from"
+            f"{len(rejections)} of the texts got no usable vector from"
             f" {encoder.configuration.embedding_model!r}, the first of them {first.text_hash}:"
             f" {first.reason}",
             "cut the texts smaller or choose another model; the others are stored",
