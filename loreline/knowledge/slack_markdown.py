@@ -91,7 +91,9 @@ def _mrkdwn(text: Any, names: Names) -> str:
         kept.append(markdown)
         return f"\0{len(kept) - 1}\0"
 
-    text = _FENCE.sub(lambda found: "\n\n" + keep(_fenced(found[1])) + "\n\n", string(text))
+    parts = _FENCE.split(string(text))
+    parts[1::2] = [keep(_fenced(code)) for code in parts[1::2]]
+    text = "\n\n".join(part.strip() for part in parts)
     text = _CODE.sub(lambda found: keep(code_span(_as_typed(found[1]))), text)
     text = _ENTITY.sub(lambda found: keep(_entity(found[1], names)), text)
     for pattern, mark in _EMPHASIS:
