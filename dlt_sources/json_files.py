@@ -176,12 +176,17 @@ def open_lines(path: Path) -> IO[bytes]:
 
 
 def read_file(path: Path, origin: str) -> Iterator[Document | Reject]:
-    """The documents of a `.json` file (one) or a `.jsonl` file (one a line)."""
+    """The documents of a `.json` file (one) or a `.jsonl` file (one a line).
+
+    The records of a document are to be read before the next one is asked for.
+    """
     if path.name.endswith((".jsonl", ".jsonl.gz")):
         with open_lines(path) as stream:
             for line in read_lines(stream, origin):
                 yield line if isinstance(line, Reject) else read_document(*line)
-    elif path.stat().st_size:
+    elif not path.stat().st_size:
+        yield Reject("broken_json", "the file is empty", b"", origin)
+    else:
         with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as m:
             yield read_document(m, origin)
 

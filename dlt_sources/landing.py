@@ -82,7 +82,6 @@ class Landing:
         source: notion, slack, …; its tables are `raw_<source>.<resource>`.
         landed_by: api, export, webhook, file or stream.
         progress: told in a line what goes on, after each slice and before waiting.
-        slice_rows: how many observations are compared at once.
     """
 
     def __init__(
@@ -92,7 +91,6 @@ class Landing:
         *,
         landed_by: str = "file",
         progress: Callable[[str], None] | None = None,
-        slice_rows: int = SLICE_ROWS,
     ) -> None:
         self.settings = settings
         self.source = source
@@ -101,7 +99,6 @@ class Landing:
         self.namespace = f"{settings.prefix}raw_{source}"
         self.folder = settings.home / "landing" / self.namespace
         self._progress = progress or (lambda line: None)
-        self._slice_rows = slice_rows
         self._tables: dict[str, _RawTable] = {}
         self._last_landed_at = 0
         self._held = ExitStack()
@@ -203,25 +200,35 @@ class Landing:
         self, resource: Resource, observations: Iterable[Observation | Reject | pa.Table]
     ) -> Iterator[Slice]:
         arrived = Slice()
-        for item in observations:
-            if isinstance(item, Reject):
-                self.quarantine.add(item, resource.name)
-            elif isinstance(item, pa.Table):
-                for start in range(0, item.num_rows, self._slice_rows):
-                    yield Slice.of_table(item.slice(start, self._slice_rows), self.duckdb)
-            else:
-                try:
-                    arrived.add(item, resource)
-                except TypeError as error:
-                    raw = item.raw or json.dumps(item.payload).encode()
-                    self.quarantine.add(
-                        Reject("nested_too_deep", str(error), raw, item.origin, resource.name)
-                    )
-                if len(arrived) >= self._slice_rows or arrived.bytes >= SLICE_BYTES:
-                    yield arrived
-                    arrived = Slice()
+        failure: LorelineError | None = None
+        try:
+            for item in observations:
+                if isinstance(item, Reject):
+                    self.quarantine.add(item, resource.name)
+                elif isinstance(item, pa.Table):
+                    for start in range(0, item.num_rows, SLICE_ROWS):
+                        yield Slice.of_table(item.slice(start, SLICE_ROWS), self.duckdb)
+                else:
+                    if arrived.is_full(SLICE_ROWS, SLICE_BYTES, item):
+                        yield arrived
+                        arrived = Slice()
+                    self._add(resource, arrived, item)
+        except LorelineError as error:
+            # What was read before the failure lands all the same.
+            failure = error
         if len(arrived):
             yield arrived
+        if failure:
+            raise failure
+
+    def _add(self, resource: Resource, arrived: Slice, item: Observation) -> None:
+        try:
+            arrived.add(item, resource)
+        except TypeError as error:
+            raw = item.raw or json.dumps(item.payload).encode()
+            self.quarantine.add(
+                Reject("nested_too_deep", str(error), raw, item.origin), resource.name
+            )
 
     def _compare(self, resource: Resource, arrived: Slice) -> Iterator[pa.Table]:
         table = self._table(resource)
@@ -256,6 +263,7 @@ class Landing:
                     self.summary.unchanged += 1
                     if key.observed_at > latest.key.observed_at:
                         sighted.append(n)
+                        last_seen[external_id] = max(last_seen.get(external_id, 0), key.observed_at)
                     continue
                 if key < latest.key or key.observed_at < last_seen.get(external_id, 0):
                     self.summary.outdated += 1

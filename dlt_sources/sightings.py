@@ -40,15 +40,12 @@ class Sightings:
         self.folder = folder
         self.local = f'memory.main."sightings of {table}"'
         self.files = objects.list(self.location)
+        # The time of the newest sighting, in microseconds of Unix time.
+        self.newest = max((_time(name) for name in self.files), default=0)
         self._is_read = False
         connection.execute(
             f"create or replace table {self.local} (external_id varchar, seen_at bigint)"
         )
-
-    @property
-    def newest(self) -> int:
-        """The time of the newest sighting, in microseconds of Unix time; 0 where there is none."""
-        return max((int(Path(name).stem.partition("-")[0]) for name in self.files), default=0)
 
     def last_seen(self, external_ids: Sequence[str], observed: Sequence[int]) -> dict[str, int]:
         """When those objects were last seen of which something older may have arrived.
@@ -57,13 +54,13 @@ class Sightings:
             external_ids: the objects.
             observed: when they were observed now, in microseconds.
         """
-        if not self.files or min(observed) >= self.newest:
+        if min(observed) >= self.newest:
             return {}
         with registered(self.connection, "wanted", external_id=external_ids):
             rows = self.connection.execute(
                 f"""
                 select external_id, max(seen_at)
-                from {self._stored()}
+                from ({self._all()})
                 where external_id in (select external_id from wanted)
                 group by external_id
                 """  # noqa: S608 - the names in it are our own
@@ -74,21 +71,20 @@ class Sightings:
         """Note objects that were seen unchanged, and when."""
         with registered(self.connection, "sighted", external_id=external_ids, seen_at=seen_at):
             self.connection.execute(f"insert into {self.local} select * from sighted")  # noqa: S608
+        self.newest = max(self.newest, *seen_at)
 
     def save(self) -> None:
         """Keep what was noted, once the rows that it speaks of are committed."""
-        newest = self.connection.execute(f"select max(seen_at) from {self.local}").fetchone()  # noqa: S608
-        if newest is None or newest[0] is None:
+        row = self.connection.execute(f"select count(*) from {self.local}").fetchone()  # noqa: S608
+        if row == (0,):
             return
         is_merged = len(self.files) >= MAX_FILES
-        old = f"union all select external_id, seen_at from {self._stored()}" if is_merged else ""  # noqa: S608
-        until = max(newest[0], self.newest) if is_merged else newest[0]
-        path = self.folder / f"{until}-{uuid.uuid4()}.parquet"
+        path = self.folder / f"{self.newest}-{uuid.uuid4()}.parquet"
         self.connection.execute(
             f"""
             copy (
                 select external_id, max(seen_at) as seen_at
-                from (select external_id, seen_at from {self.local} {old})
+                from ({self._all() if is_merged else self._noted()})
                 group by external_id
                 order by external_id
             ) to '{_quoted(path)}' (format parquet, compression zstd)
@@ -98,14 +94,25 @@ class Sightings:
         if is_merged:
             self.objects.remove(self.files)
 
-    def _stored(self) -> str:
-        """SQL for the stored sightings, fetched once."""
+    def _noted(self) -> str:
+        """SQL for the sightings of this load."""
+        return f"select external_id, seen_at from {self.local}"  # noqa: S608
+
+    def _all(self) -> str:
+        """SQL for these and the stored ones, which are fetched once."""
+        if not self.files:
+            return self._noted()
         folder = self.folder / "sightings"
         if not self._is_read:
             self._is_read = True
             for name in self.files:
                 self.objects.get_file(name, folder / Path(name).name)
-        return f"read_parquet('{_quoted(folder)}/*.parquet')"
+        stored = f"select external_id, seen_at from '{_quoted(folder)}/*.parquet'"  # noqa: S608
+        return f"{self._noted()} union all {stored}"
+
+
+def _time(name: str) -> int:
+    return int(Path(name).stem.partition("-")[0])
 
 
 def _quoted(path: Path) -> str:

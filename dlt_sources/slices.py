@@ -131,6 +131,14 @@ class Slice:
         self.large = pc.indices_nonzero(too_long).to_pylist()
         return self
 
+    def is_full(self, rows: int, size: int, following: Observation) -> bool:
+        """Whether to stop before the next observation.
+
+        Neighbouring versions of one object are compared together, within reason.
+        """
+        fill = max(len(self) / rows, self.bytes / size)
+        return fill >= 2 or (fill >= 1 and following.external_id != self.external_ids[-1])
+
     def add(self, item: Observation, resource: Resource) -> None:
         """Add one observation.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import zipfile
+import zlib
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
@@ -85,7 +86,7 @@ class Archive:
         """
         try:
             return self.zip.read(name)
-        except (zipfile.BadZipFile, EOFError, OSError, ValueError) as error:
+        except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError) as error:
             raise LorelineError(
                 f"{name} in {self.path} is damaged ({error})", "download the export again"
             ) from error
