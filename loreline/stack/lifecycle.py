@@ -28,7 +28,7 @@ class Service(Protocol):
     def find(self, home: Path, state: StackState) -> psutil.Process | None: ...  # noqa: D102
     def start(self, home: Path, state: StackState) -> psutil.Process: ...  # noqa: D102
     def is_ready(self, state: StackState) -> bool: ...  # noqa: D102
-    def stop(self, running: psutil.Process) -> None: ...  # noqa: D102
+    def stop(self, running: psutil.Process, state: StackState) -> None: ...  # noqa: D102
     def log(self, home: Path) -> Path: ...  # noqa: D102
     def variables(self, state: StackState) -> dict[str, str]: ...  # noqa: D102
 
@@ -86,7 +86,7 @@ def down(home: Path) -> list[str]:
         stopped = []
         for service, found in running:
             if found:
-                service.stop(found)
+                service.stop(found, state)
                 stopped.append(service.NAME)
         if state.processes:
             state.processes = {}
@@ -119,7 +119,7 @@ def _runs_well(service: Service, home: Path, state: StackState) -> bool:
         state.processes[service.NAME] = process.remember(found)
         return True
     if found:
-        service.stop(found)
+        service.stop(found, state)
     return False
 
 
@@ -131,7 +131,7 @@ def _start(services: list[Service], home: Path, state: StackState) -> None:
         except LorelineError:
             for service in services:
                 if found := service.find(home, state):
-                    service.stop(found)
+                    service.stop(found, state)
             # Somebody may have taken a port between the choice and the start.
             lost_a_port = [service for service in services if state.choose_ports(service.PORTS)]
             if attempt == _ATTEMPTS or not lost_a_port:

@@ -122,7 +122,7 @@ def provision(state: StackState) -> None:
             )
 
 
-def stop(running: psutil.Process) -> None:
+def stop(running: psutil.Process, state: StackState) -> None:
     """Stop it, rolling back what is open, and return when it is gone."""
     process.terminate(running, signal.SIGINT, _STOP_SECONDS)
 

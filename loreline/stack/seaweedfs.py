@@ -43,6 +43,7 @@ _PORT_FLAGS = {
 }
 PORTS = tuple(_PORT_FLAGS)
 
+_SOCKETS = Path("/tmp")  # noqa: S108 - not a place that we choose
 _IDENTITIES = "identities.json"
 _READER_ACTIONS = [
     "Read",
@@ -134,9 +135,13 @@ def is_ready(state: StackState) -> bool:
     return True
 
 
-def stop(running: psutil.Process) -> None:
+def stop(running: psutil.Process, state: StackState) -> None:
     """Stop it, and return when it is gone."""
     process.terminate(running, signal.SIGTERM, _STOP_SECONDS)
+    # It makes them whatever the flags say, and leaves them behind.
+    for listener in PORTS:
+        for socket in _SOCKETS.glob(f"seaweedfs-*-{state.ports[listener]}.sock"):
+            socket.unlink(missing_ok=True)
 
 
 def executable() -> Path:

@@ -13,6 +13,7 @@ from pyiceberg.exceptions import NoSuchTableError, RESTError
 
 from loreline import postgres
 from loreline.lake.catalog import load_catalog
+from loreline.stack import doctor
 from loreline.stack.doctor import checks
 from loreline.stack.environment import duckdb_init
 
@@ -129,7 +130,6 @@ def test_the_doctor_finds_a_running_stack_healthy(settings):
             "LORELINE_POSTGRES_URL",
         ),
         ({"namespace_suffix": "nobody"}, {"schema"}, "loreline upgrade"),
-        ({"model_path": "/absent"}, {"embedding model"}, "unset"),
     ],
 )
 def test_the_doctor_names_what_is_wrong(settings, change, failing, next_step):
@@ -139,3 +139,14 @@ def test_the_doctor_names_what_is_wrong(settings, change, failing, next_step):
         assert next_step in finding.next_step
         assert "\n" not in finding.detail
         assert settings.s3_secret_access_key not in finding.detail
+
+
+def test_the_doctor_names_a_model_that_is_not_there(settings, tmp_path, monkeypatch):
+    seed = tmp_path / "embedding_models.csv"
+    seed.write_text("model,status\nnobody/has-this,served\nnor/that,candidate\n")
+    monkeypatch.setattr(doctor, "EMBEDDING_MODELS", seed)
+    [finding] = [finding for finding in checks(settings) if not finding.ok]
+    assert finding.detail == "nobody/has-this not on this machine"
+    (tmp_path / "nobody" / "has-this").mkdir(parents=True)
+    here = dataclasses.replace(settings, model_path=str(tmp_path))
+    assert all(finding.ok for finding in checks(here))
