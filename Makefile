@@ -32,7 +32,7 @@ lock:  ## write requirements.lock anew, from pyproject.toml, in an environment m
 	echo "Resolving in $$folder …" && \
 	$(PYTHON) -m venv "$$folder" && \
 	"$$folder/bin/pip" install --quiet --disable-pip-version-check --upgrade pip setuptools && \
-	"$$folder/bin/pip" install --quiet --disable-pip-version-check -e '.[stack,dev]' && \
+	"$$folder/bin/pip" install --quiet --disable-pip-version-check -c constraints.txt -e '.[stack,dev]' && \
 	"$$folder/bin/pip" freeze --all --exclude pip --exclude-editable \
 		| sed 's/+[A-Za-z0-9.]*$$//' > requirements.lock && \
 	wc -l requirements.lock

@@ -7,7 +7,12 @@ from functools import lru_cache
 import pyarrow as pa
 from pyiceberg.catalog import Catalog
 from pyiceberg.catalog.rest import RestCatalog
-from pyiceberg.exceptions import NoSuchTableError, RESTError, UnauthorizedError
+from pyiceberg.exceptions import (
+    NoSuchTableError,
+    OAuthError,
+    RESTError,
+    UnauthorizedError,
+)
 from pyiceberg.table import Table
 from pyiceberg.transforms import parse_transform
 
@@ -49,7 +54,7 @@ def load_catalog(settings: Settings) -> Catalog:
         options["oauth2-server-uri"] = settings.oauth2_uri
     try:
         return RestCatalog(settings.catalog_warehouse, **options)
-    except UnauthorizedError as error:
+    except (UnauthorizedError, OAuthError) as error:
         raise LorelineError(
             f"Iceberg catalog at {settings.catalog_uri} refused the token",
             "check LORELINE_CATALOG_CREDENTIAL",
