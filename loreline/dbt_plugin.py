@@ -82,7 +82,12 @@ class Plugin(BasePlugin):
             return materialize_sql(self.settings, cursor, model, request["sql"])
         if step == "seed":
             return materialize_seed(
-                self.settings, cursor, model, request["file"], request["column_types"]
+                self.settings,
+                cursor,
+                model,
+                request["file"],
+                request["column_types"],
+                request["delimiter"],
             )
         if step == "begin_python":
             _running.reading = Reading(

@@ -114,7 +114,7 @@ def prepare(connection: duckdb.DuckDBPyConnection, settings: Settings, *, read_o
         connection.execute(statement)
     connection.execute("set timezone = 'UTC'")
     # A property of our tables, meant for other engines, at which DuckDB would refuse a merge.
-    connection.execute("set ignore_target_file_size_for_partitioned_tables = true")
+    connection.execute("set global ignore_target_file_size_for_partitioned_tables = true")
     for statement in attach_statements(settings, read_only=read_only):
         try:
             connection.execute(statement)

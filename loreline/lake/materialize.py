@@ -102,14 +102,15 @@ class Reading:
         """The `_batch` after which the target may hold rows that this run derives again.
 
         Numbers come from one sequence, so what was derived from rows above a watermark has numbers
-        above it too. Where an upstream table was written anew, any row may come again: -1.
+        above it too. Where an upstream table was written anew, any row may come again: -1. An
+        upstream without new rows repeats nothing, however long ago its watermark was set.
         """
-        lows = [low for low, _ in self.bounds.values()]
+        unread = {key: (low, high) for key, (low, high) in self.bounds.items() if high > low}
         with connect(self.settings, autocommit=True) as connection:
-            for (upstream, _), (low, high) in self.bounds.items():
+            for (upstream, _), (low, high) in unread.items():
                 if low < 0 or rewritten(connection, self.settings, upstream, low, high):
                     return -1
-        return min(lows, default=-1)
+        return min((low for low, _ in unread.values()), default=-1)
 
     def _watermark(self, connection: Any, key: tuple[str, str]) -> int:
         row = connection.execute(
@@ -208,12 +209,16 @@ def materialize_seed(
     model: Model,
     file: str,
     column_types: dict[str, str],
+    delimiter: str = ",",
 ) -> str:
     """Load a CSV file of settings; nothing is committed when its content is what is there."""
     types = ", ".join(f"{_quoted(name)}: {_quoted(kind)}" for name, kind in column_types.items())
-    options = f", types = {{{types}}}" if types else ""
-    sql = f"select * from read_csv({_quoted(file)}, header = true{options})"
-    return materialize_sql(settings, cursor, model, sql)
+    # Said, not guessed: from a few rows DuckDB may take another separator for the right one.
+    form = f"header = true, delim = {_quoted(delimiter)}, quote = '\"', escape = '\"'"
+    options = f"{form}, types = {{{types}}}" if types else form
+    return materialize_sql(
+        settings, cursor, model, f"select * from read_csv({_quoted(file)}, {options})"
+    )
 
 
 def _replace(table: LockedTable, cursor: duckdb.DuckDBPyConnection, model: Model) -> Commit | None:
@@ -252,25 +257,26 @@ def _merge(
     _check_unique(cursor, model)
     started = time.monotonic()
     columns = [name for name, _ in _describe(cursor, TEMPORARY) if not name.startswith("_")]
-    same_key = " and ".join(f"old.{key} = new.{key}" for key in model.unique_key)
-    compared = [name for name in columns if name not in model.unique_key]
-    differs = " or ".join(f"old.{name} is distinct from new.{name}" for name in compared)
+    keys = [_name(key) for key in model.unique_key]
+    same_key = " and ".join(f"old.{key} = new.{key}" for key in keys)
+    compared = [_name(column) for column in columns if _name(column) not in keys]
+    differs = " or ".join(f"old.{column} is distinct from new.{column}" for column in compared)
     cursor.execute(
         f"create temp table {TEMPORARY}_changed as select new.* from {TEMPORARY} as new"
         f" left join lake.{model.relation} as old on {same_key}"
-        f" where old.{model.unique_key[0]} is null or {differs or 'false'}"
+        f" where old.{keys[0]} is null or {differs or 'false'}"
     )
     changed = _count(cursor, f"{TEMPORARY}_changed")
     if not changed:
         table.save_watermarks(watermarks)
         return None
     batch = table.next_batch()
-    values = [*columns, "_batch", "_code_version"]
-    sources = [*(f"new.{name}" for name in columns), str(batch), _quoted(model.code_version)]
+    values = [*map(_name, columns), "_batch", "_code_version"]
+    sources = [*(f"new.{_name(c)}" for c in columns), str(batch), _quoted(model.code_version)]
     updates = ", ".join(
-        f"{name} = {source}"
-        for name, source in zip(values, sources, strict=True)
-        if name not in model.unique_key
+        f"{column} = {source}"
+        for column, source in zip(values, sources, strict=True)
+        if column not in keys
     )
     cursor.execute(
         f"merge into lake.{model.relation} as old using {TEMPORARY}_changed as new on {same_key}"
@@ -299,19 +305,19 @@ def _evolve(table: LockedTable, cursor: duckdb.DuckDBPyConnection, model: Model)
         with stored.update_schema() as update:
             update.union_by_name(pa.schema([schema.field(name) for name in added]))
     elif added:
-        kept = ", ".join(name for name in ours if name in theirs)
+        kept = _names(name for name in ours if name in theirs)
         cursor.execute(
             f"create or replace temp table {TEMPORARY} as select {kept} from {TEMPORARY}"
         )
     for name in missing:
         kind = next(t for n, t in _describe(cursor, f"lake.{model.relation}") if n == name)
-        cursor.execute(f"alter table {TEMPORARY} add column {name} {kind}")
+        cursor.execute(f"alter table {TEMPORARY} add column {_name(name)} {kind}")
 
 
 def _check_contract(cursor: duckdb.DuckDBPyConnection, model: Model) -> None:
     if not model.contract:
         return
-    declared = ", ".join(f'"{name}" {kind}' for name, kind, _ in model.columns)
+    declared = ", ".join(f"{_name(name)} {kind}" for name, kind, _ in model.columns)
     cursor.execute(f"create or replace temp table {TEMPORARY}_contract ({declared})")
     expected = dict(_describe(cursor, f"{TEMPORARY}_contract"))
     actual = {n: t for n, t in _describe(cursor, TEMPORARY) if not n.startswith("_")}
@@ -323,7 +329,7 @@ def _check_contract(cursor: duckdb.DuckDBPyConnection, model: Model) -> None:
     for name, _, not_null in model.columns:
         if not_null and not name.startswith("_") and name in actual:
             nulls = cursor.execute(
-                f"select count(*) from {TEMPORARY} where {name} is null"
+                f"select count(*) from {TEMPORARY} where {_name(name)} is null"
             ).fetchone()
             if nulls and nulls[0]:
                 faults.append(f"{name}: {nulls[0]} rows are null")
@@ -334,23 +340,29 @@ def _check_contract(cursor: duckdb.DuckDBPyConnection, model: Model) -> None:
         )
 
 
-def _check_unique(cursor: duckdb.DuckDBPyConnection, model: Model) -> None:
+def _check_unique(cursor: duckdb.DuckDBPyConnection, model: Model, rows: str = TEMPORARY) -> None:
     if not model.unique_key:
         return
-    keys = ", ".join(model.unique_key)
+    keys = _names(model.unique_key)
+    for key in model.unique_key:
+        if cursor.execute(f"select 1 from {rows} where {_name(key)} is null limit 1").fetchone():
+            raise LorelineError(
+                f"{model.name} gave a row whose {key} is null",
+                "every part of the model's unique_key needs a value; the table is as it was",
+            )
     row = cursor.execute(
-        f"select {keys} from {TEMPORARY} group by {keys} having count(*) > 1 limit 1"
+        f"select {keys} from {rows} group by {keys} having count(*) > 1 limit 1"
     ).fetchone()
     if row:
         raise LorelineError(
-            f"{model.name} gave several rows for {keys} = {row}",
+            f"{model.name} gave several rows for {', '.join(model.unique_key)} = {row}",
             "make the model's key unique; the table is as it was",
         )
 
 
 def _absent(rows: str, model: Model, since: int) -> str:
     """SQL for the rows whose key is not among those committed after `_batch` = since."""
-    keys = ", ".join(model.unique_key)
+    keys = _names(model.unique_key)
     return (
         f"{rows} anti join (select {keys} from lake.{model.relation}"
         f" where _batch > {since}) as newer using ({keys})"
@@ -360,7 +372,7 @@ def _absent(rows: str, model: Model, since: int) -> str:
 def _digest(cursor: duckdb.DuckDBPyConnection) -> str:
     """A digest of the rows that does not depend on their order, `_` columns left out."""
     described = [(n, t) for n, t in _describe(cursor, TEMPORARY) if not n.startswith("_")]
-    packed = ", ".join(f"{name} := {name}" for name, _ in described)
+    packed = ", ".join(f"{_name(name)} := {_name(name)}" for name, _ in described)
     row = cursor.execute(
         "select count(*), coalesce(sum(md5_number_lower(to_json(struct_pack("
         f"{packed})))::hugeint), 0) from {TEMPORARY}"
@@ -403,3 +415,11 @@ def _message(commit: Commit | None) -> str:
 
 def _quoted(value: str) -> str:
     return "'" + value.replace("'", "''") + "'"
+
+
+def _name(column: str) -> str:
+    return '"' + column.replace('"', '""') + '"'
+
+
+def _names(columns: Iterable[str]) -> str:
+    return ", ".join(map(_name, columns))

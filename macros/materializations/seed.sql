@@ -6,6 +6,7 @@
   {% set message = lake_step("seed", "seed", {
     "file": adapter.get_seed_file_path(model),
     "column_types": config.get("column_types", {}),
+    "delimiter": config.get("delimiter", ","),
   }) %}
   {% call noop_statement("main", message, "OK", 0) %}{% endcall %}
   {{ run_hooks(post_hooks, inside_transaction=false) }}
