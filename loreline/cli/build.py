@@ -124,7 +124,7 @@ def run(
     return BuildSummary(invocation, exit_code, seconds, commits)
 
 
-def print_summary(summary: BuildSummary) -> None:
+def print_summary(summary: BuildSummary, *, with_tables: bool = True) -> None:
     """Say which tables changed, and what was embedded and pushed."""
     say()
     if summary.exit_code:
@@ -133,7 +133,8 @@ def print_summary(summary: BuildSummary) -> None:
         say(f"Nothing changed: no new snapshot, nothing embedded ({summary.seconds:.1f} s).")
         return
     rows = [[c.table, c.rows, c.snapshots, round(c.seconds, 2)] for c in summary.commits]
-    print_table(["table", "rows written", "snapshots", "seconds"], rows)
+    if with_tables:
+        print_table(["table", "rows written", "snapshots", "seconds"], rows)
     embedded, changed = summary.rows("text_embeddings"), summary.rows("vector_manifest")
     say(
         f"{len(summary.commits)} tables changed, {embedded:,} texts embedded, "
@@ -270,10 +271,15 @@ def _commits(settings: Settings, invocation_id: str) -> Iterator[ModelCommit]:
 
     from loreline.postgres import connect
 
+    # A merge may take two snapshots, each of which is recorded with the rows of both.
     query = sql.SQL(
-        "select table_name as table, min(model) as model, sum(rows)::bigint as rows,"
-        " count(*) as snapshots, sum(seconds) as seconds"
-        " from {} where invocation_id = %s group by table_name order by min(batch)"
+        "with writes as ("
+        "select table_name, batch, min(model) as model, max(rows) as rows,"
+        " count(*) as snapshots, max(seconds) as seconds"
+        " from {} where invocation_id = %s group by table_name, batch)"
+        " select table_name as table, min(model) as model, sum(rows)::bigint as rows,"
+        " sum(snapshots)::bigint as snapshots, sum(seconds) as seconds"
+        " from writes group by table_name order by min(batch)"
     ).format(sql.Identifier(f"{settings.prefix}operations", "commits"))
     with (
         connect(settings) as connection,

@@ -26,8 +26,10 @@ What to try next, after `source .venv/bin/activate`:
   # Three days later: pages edited, deleted and restored, a permission revoked
   loreline ingest --sample day_two && loreline build
 
-  # Which snapshots a table has and who made them; whether all is served that should be
+  # Which snapshots a table has, and who made them
   loreline history documents
+
+  # Whether all is served that should be, and nothing else
   loreline contents
 
   # Every table, in SQL
@@ -54,7 +56,7 @@ def run_sample() -> None:
     _land(settings)
     say()
     summary = build.run(settings, [], show=build.Show.results)
-    build.print_summary(summary)
+    build.print_summary(summary, with_tables=False)
     if summary.exit_code:
         raise typer.Exit(summary.exit_code)
     say()
