@@ -13,7 +13,7 @@ with versions as (
 
 ),
 
--- Markdown's [text](address), images included, and bare addresses.
+-- Canonical Markdown's [text](address), images included, and <address>.
 addresses as (
 
     select
@@ -22,7 +22,7 @@ addresses as (
         link.element as address
     from versions,
         {{ unnest_with_position(
-            "regexp_extract_all(versions.body, " ~ regex("\\]\\((https?://[^)\\s]+)\\)") ~ ", 1)",
+            "regexp_extract_all(versions.body, " ~ regex("(?:\\]\\(|<)(https?://[^)>\\s]+)") ~ ", 1)",
             "link"
         ) }}
 
@@ -42,7 +42,9 @@ parsed as (
             1
         ) as notion_id,
         regexp_extract(address, '/archives/([A-Z0-9]+)/p[0-9]{16}', 1) as slack_channel_id,
-        regexp_extract(address, '/archives/[A-Z0-9]+/p([0-9]{16})', 1) as slack_ts
+        regexp_extract(address, '/archives/[A-Z0-9]+/p([0-9]{16})', 1) as slack_ts,
+        regexp_extract(address, {{ regex("[?&]thread_ts=([0-9]{10}\\.[0-9]{6})") }}, 1)
+            as slack_thread_ts
     from addresses
 
 ),
@@ -59,6 +61,8 @@ resolved as (
                     'notion:' || substr(notion_id, 1, 8) || '-' || substr(notion_id, 9, 4)
                     || '-' || substr(notion_id, 13, 4) || '-' || substr(notion_id, 17, 4)
                     || '-' || substr(notion_id, 21, 12)
+            when slack_thread_ts <> '' and slack_channel_id <> ''
+                then 'slack:' || slack_channel_id || ':' || slack_thread_ts
             when slack_ts <> ''
                 then
                     'slack:' || slack_channel_id || ':' || substr(slack_ts, 1, 10)

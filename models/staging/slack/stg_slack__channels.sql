@@ -20,7 +20,8 @@ select
     _batch as raw_batch,
     external_id as channel_id,
     {{ json_text("payload", "$.name") }} as name,
-    coalesce({{ json_text("payload", "$.kind") }}, 'public') as kind,
+    -- What does not say that it is public is not.
+    coalesce({{ json_text("payload", "$.kind") }}, 'private') as kind,
     {{ json_text_list("payload", "$.members") }} as member_ids,
     observed_at,
     is_deleted
