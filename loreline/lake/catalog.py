@@ -13,8 +13,11 @@ from pyiceberg.exceptions import (
     RESTError,
     UnauthorizedError,
 )
-from pyiceberg.table import Table
-from pyiceberg.transforms import parse_transform
+from pyiceberg.io.pyarrow import schema_to_pyarrow
+from pyiceberg.partitioning import PartitionField, PartitionSpec
+from pyiceberg.schema import Schema, assign_fresh_schema_ids
+from pyiceberg.table import Table, Transaction
+from pyiceberg.transforms import Transform, parse_transform
 
 from loreline.errors import LorelineError
 from loreline.settings import Settings
@@ -88,12 +91,16 @@ def ensure_table(
     table = find_table(catalog, name)
     if table is None:
         catalog.create_namespace_if_not_exists(name.rsplit(".", 1)[0])
-        table = catalog.create_table_if_not_exists(name, schema, properties=TABLE_PROPERTIES)
-        if partition_by:
-            with table.update_spec() as update:
-                for expression in partition_by:
-                    update.add_field(*_partition_field(expression))
-            table.refresh()
+        columns = _columns(schema)
+        spec = PartitionSpec(
+            *(
+                PartitionField(columns.find_field(source).field_id, 1000 + i, transform, partition)
+                for i, (source, transform, partition) in enumerate(map(_partition, partition_by))
+            )
+        )
+        table = catalog.create_table_if_not_exists(
+            name, columns, partition_spec=spec, properties=TABLE_PROPERTIES
+        )
     if set(schema.names) - {field.name for field in table.schema().fields}:
         with table.update_schema() as update:
             update.union_by_name(schema)
@@ -101,7 +108,70 @@ def ensure_table(
     return table
 
 
-def _partition_field(expression: str) -> tuple[str, object, str]:
+def replace_layout(
+    transaction: Transaction, schema: pa.Schema, partition_by: tuple[str, ...]
+) -> None:
+    """Give a table the columns and the partitioning that it would be created with.
+
+    For an overwrite: a column that is gone, or has another type, is another one for Iceberg, so
+    that snapshots before it still read their own. Columns by which the table is or was partitioned
+    stay, because old files are found by them.
+
+    Raises:
+        LorelineError: such a column has another type now.
+    """
+    metadata = transaction.table_metadata
+    old, new = metadata.schema(), _columns(schema)
+    types = [schema_to_pyarrow(s, include_field_ids=False) for s in (old, new)]
+    kept = {
+        name
+        for name in set(types[0].names) & set(types[1].names)
+        if types[0].field(name).type == types[1].field(name).type
+    }
+    sources = {field.source_id for spec in metadata.partition_specs for field in spec.fields}
+    partitioned = {field.name for field in old.fields if field.field_id in sources}
+    if changed := sorted(partitioned & set(types[1].names) - kept):
+        raise LorelineError(
+            f"column {changed[0]}, by which the table is partitioned, has another type now",
+            "give it another name, or drop the table",
+        )
+    gone = [field.name for field in old.fields if field.name not in kept | partitioned]
+    added = [field for field in new.fields if field.name not in kept]
+    if gone or added:
+        with transaction.update_schema() as update:
+            for name in gone:
+                update.delete_column(name)
+            for field in added:
+                update.add_column(field.name, field.field_type)
+    _replace_partitioning(transaction, partition_by)
+
+
+def _replace_partitioning(transaction: Transaction, partition_by: tuple[str, ...]) -> None:
+    metadata = transaction.table_metadata
+    have = {
+        field.name: (metadata.schema().find_column_name(field.source_id), str(field.transform))
+        for field in metadata.spec().fields
+    }
+    fields = [_partition(expression) for expression in partition_by]
+    wanted = {name: (source, str(transform)) for source, transform, name in fields}
+    if have == wanted:
+        return
+    with transaction.update_spec() as update:
+        for name in have.keys() - wanted.keys():
+            update.remove_field(name)
+        for source, transform, name in fields:
+            if name not in have:
+                update.add_field(source, transform, name)
+
+
+def _columns(schema: pa.Schema) -> Schema:
+    """The Iceberg schema of an Arrow schema, its columns numbered from 1."""
+    version = int(TABLE_PROPERTIES["format-version"])
+    return assign_fresh_schema_ids(Catalog._convert_schema_if_needed(schema, version))
+
+
+def _partition(expression: str) -> tuple[str, Transform, str]:
+    """Column, transform and name of a partition field, from `month(at)` or `bucket(id, 16)`."""
     transform, _, column = expression.rstrip(")").partition("(")
     if not column:
         return expression, parse_transform("identity"), expression

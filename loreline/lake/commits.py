@@ -27,7 +27,7 @@ from psycopg.sql import SQL, Identifier
 from pyiceberg.table import Table
 from pyiceberg.table.snapshots import Operation, Snapshot
 
-from loreline.lake.catalog import ensure_table, find_table, load_catalog
+from loreline.lake.catalog import ensure_table, find_table, load_catalog, replace_layout
 from loreline.lake.snapshots import ReplaceFiles, write_files
 from loreline.postgres import connect
 from loreline.settings import Settings
@@ -194,7 +194,10 @@ class LockedTable:
             return None
         number = self.next_batch()
         stamped = _Stamped(rows.schema, number, writer.code_version)
-        table = ensure_table(self.catalog, self.name, stamped.schema, partition_by)
+        table = find_table(self.catalog, self.name) if overwrite else None
+        replaces = table is not None and table.current_snapshot() is not None
+        if table is None or not replaces:
+            table = ensure_table(self.catalog, self.name, stamped.schema, partition_by)
         summary = {
             "loreline.operation": "overwrite" if overwrite else "append",
             "loreline.batch": str(number),
@@ -206,7 +209,8 @@ class LockedTable:
         }
         remaining = batches if first is None else itertools.chain([first], batches)
         with table.transaction() as transaction:
-            if overwrite and table.current_snapshot():
+            if replaces:
+                replace_layout(transaction, stamped.schema, partition_by)
                 snapshot = ReplaceFiles(transaction, Operation.OVERWRITE, summary)
                 for task in table.scan().plan_files():
                     snapshot.delete_data_file(task.file)
