@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return code
     except KeyboardInterrupt:
-        return _fail("interrupted", INTERRUPTED, debug)
+        return INTERRUPTED
     except BrokenPipeError:
         # Whoever read the output has read enough; the interpreter must not flush into it again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -57,8 +57,6 @@ def _run(arguments: list[str], debug: bool) -> int:
         result = typer.main.get_command(app).main(
             arguments or ["--help"], prog_name="loreline", standalone_mode=False, obj=debug
         )
-    except typer.Abort:
-        return _fail("stopped", 1, debug=False)
     except usage_error as error:
         context = getattr(error, "ctx", None)
         command = context.command_path if context else "loreline"

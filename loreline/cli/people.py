@@ -24,7 +24,7 @@ with accounts as (
         name,
         email,
         coalesce(nullif(email, ''), principal) as person,
-        lower($asked) in (
+        $asked <> '' and lower($asked) in (
             lower(principal), lower(external_id), lower(name), lower(email), lower(handle),
             '@' || lower(handle)
         ) as is_asked
