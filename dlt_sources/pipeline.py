@@ -133,11 +133,18 @@ def _pipeline(
 
 
 def _run(pipeline: dlt.Pipeline, package: Any | None = None) -> None:
-    """Run a package, or without one what an interrupted run left to do."""
+    """Run a package, or without one what an interrupted run left to do.
+
+    Step by step: `pipeline.run` would first compare its state with the destination's, and drop what
+    is left to do where the destination is still empty.
+    """
     if package is None and not pipeline.has_pending_data:
         return
     try:
-        pipeline.run(package)
+        if package is not None:
+            pipeline.extract(package)
+        pipeline.normalize()
+        pipeline.load()
     except PipelineStepFailed as error:
         cause: BaseException | None = error
         while cause is not None:

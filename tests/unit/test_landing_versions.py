@@ -116,7 +116,9 @@ def test_a_new_signature_is_no_change_and_another_file_is(url):
 
 
 def test_an_ordinary_query_is_content():
-    assert json_hash({"url": "https://x.example/?q=1"}) != json_hash({"url": "https://x.example/?q=2"})
+    assert json_hash({"url": "https://x.example/?q=1"}) != json_hash(
+        {"url": "https://x.example/?q=2"}
+    )
 
 
 def test_the_expiry_of_a_signed_url_is_no_change():

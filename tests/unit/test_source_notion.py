@@ -188,9 +188,7 @@ def test_blocks_that_hang_on_themselves_or_on_nothing_are_set_aside(tmp_path):
 
 def test_children_of_pages_within_pages_are_their_own(tmp_path):
     inner = block("q", "p", on_page=True, has_children=True, kind="child_page")
-    pages, rejects = read(
-        tmp_path, [page("p"), page("q"), inner, block("x", "q", on_page=True)]
-    )
+    pages, rejects = read(tmp_path, [page("p"), page("q"), inner, block("x", "q", on_page=True)])
     assert not rejects
     assert [outline(p.payload["blocks"]) for p in pages] == [[["q"]], [["x"]]]
 

@@ -113,7 +113,11 @@ def test_envelopes_change_the_messages_that_they_name(conversations):
             **{
                 DAY: [
                     message(1),
-                    {"type": "message", "subtype": "message_changed", "ts": ts(50), "message": changed},
+                    {
+                        "subtype": "message_changed",
+                        "ts": ts(50),
+                        "message": changed,
+                    },
                     {
                         "type": "message",
                         "subtype": "message_deleted",
@@ -121,7 +125,12 @@ def test_envelopes_change_the_messages_that_they_name(conversations):
                         "deleted_ts": ts(2),
                         "previous_message": message(2),
                     },
-                    {"type": "message", "subtype": "message_deleted", "ts": ts(80), "deleted_ts": ts(3)},
+                    {
+                        "type": "message",
+                        "subtype": "message_deleted",
+                        "ts": ts(80),
+                        "deleted_ts": ts(3),
+                    },
                     message(4, subtype="tombstone", text="This message was deleted."),
                 ]
             }
@@ -163,7 +172,9 @@ def test_what_is_no_message_is_set_aside_and_keeps_its_day_from_the_sweep(tmp_pa
 
 
 def test_a_broken_day_file_gives_what_can_be_read(tmp_path):
-    content = files(**{DAY: b'[{"ts": "1.1", "text": "a"}, {"ts": "1.2", "text": "\xff"}, {"ts": "1.3"}]'})
+    content = files(
+        **{DAY: b'[{"ts": "1.1", "text": "a"}, {"ts": "1.2", "text": "\xff"}, {"ts": "1.3"}]'}
+    )
     found = Conversations(Export(unpacked(tmp_path, content)), NOW)
     items = list(found.messages())
     assert [m.external_id for m in good(items)] == ["C1:1.1", "C1:1.3"]
