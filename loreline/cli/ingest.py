@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
@@ -220,4 +220,4 @@ def _record(outcome: Outcome) -> dict[str, Any]:
     named = {"source": outcome.load.source, "location": outcome.load.location}
     if outcome.summary is None:
         return {**named, "error": str(outcome.error)}
-    return {**named, **asdict(outcome.summary), "rows": outcome.summary.rows, "error": None}
+    return {**named, **vars(outcome.summary), "rows": outcome.summary.rows, "error": None}

@@ -1,0 +1,67 @@
+"""`loreline build` runs dbt, and says what it changed."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from loreline.settings import Settings
+
+
+@pytest.fixture
+def build(settings: Settings, tmp_path: Path):
+    """Run `loreline build …` in a process of its own, with dbt's files apart from others'."""
+
+    def call(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = "import sys; from loreline.cli import main; sys.exit(main())"
+        places = ["--target-path", str(tmp_path / "target"), "--log-path", str(tmp_path / "logs")]
+        return subprocess.run(
+            [sys.executable, "-c", command, "build", *arguments, *places],
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+        )
+
+    return call
+
+
+def test_a_second_build_changes_nothing(build, settings: Settings) -> None:
+    seeds = ("--select", "chunking_strategies", "embedding_models")
+    first = build("--json", *seeds)
+    assert first.returncode == 0, first.stderr
+    summary = json.loads(first.stdout)
+    written = {commit["table"]: commit["rows"] for commit in summary["commits"]}
+    prefix = settings.prefix
+    assert written[f"{prefix}seeds.embedding_models"] >= 1
+    assert written[f"{prefix}seeds.chunking_strategies"] >= 2
+    again = json.loads(build("--json", *seeds).stdout)
+    assert again["commits"] == []
+    assert again["invocation_id"] != summary["invocation_id"]
+    shown = build(*seeds)
+    assert shown.returncode == 0
+    assert "Nothing changed" in shown.stdout
+    assert "\x1b" not in shown.stdout
+
+
+def test_a_failure_is_dbts_exit_code_without_a_stack_trace(build) -> None:
+    done = build("--select", "embedding_models", "--vars", "{canonicalizer_version: [}")
+    assert done.returncode == 2
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--target", "production"], "there is no target production: use one of"),
+        (["--no-such-option"], "No such option '--no-such-option'"),
+    ],
+)
+def test_a_wrong_argument_is_one_line(build, arguments: list[str], said: str) -> None:
+    done = build(*arguments)
+    assert done.returncode != 0
+    assert said in done.stderr
+    assert done.stderr.count("\n") == 1
