@@ -413,7 +413,7 @@ def split_run(item: dict[str, Any], chance: random.Random) -> list[dict[str, Any
     ]
 
 
-@settings(max_examples=200)
+@settings(max_examples=120)
 @given(pages, st.randoms(use_true_random=False))
 def test_equal_content_gives_equal_bytes(page, chance):
     once = payload(*page)
@@ -448,7 +448,7 @@ odd_json = st.recursive(
 )
 
 
-@settings(max_examples=300)
+@settings(max_examples=200)
 @given(odd_json, odd_json)
 def test_odd_json_never_raises(page, blocks):
     text = json.dumps({"page": page, "blocks": blocks})
