@@ -14,7 +14,7 @@ import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
 
@@ -28,7 +28,7 @@ from loreline.settings import PROJECT_ROOT, Settings
 SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z\"(])")
 SOURCES = ("notion", "slack", "linear", "google_docs")
 CHUNKS_PER_DOCUMENT = 4
-START = datetime(2024, 1, 1)
+START = datetime(2024, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True)

@@ -166,8 +166,9 @@ class ChunkTable:
         """
         vector_index = SQL("hnsw (embedding vector_cosine_ops) with (m = {}, ef_construction = {})")
         indexes = {
-            "lexemes": SQL("gin (lexemes)"),
-            "allowed_principals": SQL("gin (allowed_principals)"),
+            # A list of pending entries would slow down every search until it is merged.
+            "lexemes": SQL("gin (lexemes) with (fastupdate = off)"),
+            "allowed_principals": SQL("gin (allowed_principals) with (fastupdate = off)"),
             "source": SQL("btree (source)"),
             "container": SQL("btree (container)"),
             "author_id": SQL("btree (author_id)"),

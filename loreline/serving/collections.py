@@ -375,6 +375,8 @@ def _serve(connection: psycopg.Connection, settings: Settings, collection: Colle
     """Switch to the collection: from this snapshot on it is searched, and its elders are not."""
     with connection.transaction():
         for statement in (
+            # Two switches at once would wait for each other's rows.
+            "lock table {serving}.collections in share row exclusive mode",
             """
             update {serving}.collections
             set status = 'retired', is_default = false, retired_at = now()

@@ -573,7 +573,7 @@ def check_killed_pushes(connection, settings, tmp_path, choices, rounds):
     for number in range(rounds):
         name = f"small__sections__{number}"
         collection = replace(COLLECTION, vector_collection=name, config_hash=str(number))
-        first, second = pages(1_500, version=1), pages(1_500, version=2)
+        first, second = pages(1_000, version=1), pages(1_000, version=2)
         kill_a_push(settings, tmp_path, collection, first, 1, choices.randrange(12))
         before = vector_rows(connection, settings)
         assert before == expected_rows(collection, *first) or name not in {n for n, _ in before}
@@ -584,7 +584,7 @@ def check_killed_pushes(connection, settings, tmp_path, choices, rounds):
         push(connection, settings, collection, batches(*second), through_batch=2)
         assert vector_rows(connection, settings) == expected_rows(collection, *second)
         (state,) = (s for s in states(connection, settings) if s.status == "served")
-        assert (state.vector_collection, state.row_count) == (name, 4_500)
+        assert (state.vector_collection, state.row_count) == (name, 3_000)
         drop_retired(connection, settings, timedelta(0))
         counted, actual = lexeme_counts(connection, settings)
         assert counted == actual

@@ -216,23 +216,34 @@ def test_an_awkward_word_is_found(query_connection):
         assert search(connection, settings, text, None), text
 
 
-@pytest.mark.parametrize("k", [1, 10, 60])
-def test_k_chunks_come_back_when_k_match(many, find, k):
+def test_an_empty_collection_can_be_searched(connection, settings, find):
+    push(connection, settings, COLLECTION, [], through_batch=1)
+    assert find("page", EAST) == find("page", None) == find(None, EAST) == []
+
+
+def test_k_chunks_come_back_when_k_match(many, find):
     query = many[5]
     rare = [number for number in range(MANY) if number % 100 == 0]
     private = [number for number in range(MANY) if number % 100 == 1]
     by_author = [number for number in range(MANY) if number % 30 == 3]
+    authors = [f"person {number}" for number in range(15)]
     most = ["most"]
-    assert find(None, query, most, k, {"container": "rare"}) == nearest(many, query, rare)[:k]
-    assert find(None, query, ["few"], k) == nearest(many, query, private)[:k]
-    assert find(None, query, most, k, {"author": "person 3"}) == nearest(many, query, by_author)[:k]
-    for text in ["alpha", "gamma word1", "nothing of it"]:
-        assert set(find(text, query, most, k, {"container": "rare"})) <= set(rare)
-        assert len(find(text, query, most, k, {"container": "rare"})) == k
-        assert len(find(text, query, ["few"], k)) == k
-        assert len(find(text, query, most, k)) == k
-    assert len(find("alpha", None, ["few"], k)) == k
-    assert len(find("gamma alpha", None, most, k, {"container": "rare"})) == k
+    for k in (1, 10, 60):
+        assert find(None, query, most, k, {"container": "rare"}) == nearest(many, query, rare)[:k]
+        assert find(None, query, ["few"], k) == nearest(many, query, private)[:k]
+        assert (
+            find(None, query, most, k, {"author": "person 3"})
+            == nearest(many, query, by_author)[:k]
+        )
+        for text in ["alpha", "gamma word1", "nothing of it"]:
+            assert set(find(text, query, most, k, {"container": "rare"})) <= set(rare)
+            assert len(find(text, query, most, k, {"container": "rare"})) == k
+            assert len(find(text, query, ["few"], k)) == k
+            assert len(find(text, query, most, k)) == k
+            half = find(text, query, most, k, {"author": authors})
+            assert len(half) == k and all(number % 30 < 15 for number in half)
+        assert len(find("alpha", None, ["few"], k)) == k
+        assert len(find("gamma alpha", None, most, k, {"container": "rare"})) == k
 
 
 def test_words_that_are_in_nearly_every_chunk_are_searched_for_as_well(many, find):
