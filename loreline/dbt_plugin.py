@@ -112,7 +112,7 @@ def store_python_result(result: Any, connection: duckdb.DuckDBPyConnection) -> N
     connection.register("python_result", result)
     try:
         _running.message = materialize_sql(
-            reading.settings, connection, model, "select * from python_result"
+            reading.settings, connection, model, "select * from python_result", reading
         )
     finally:
         connection.unregister("python_result")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from functools import lru_cache
 
 import pyarrow as pa
@@ -10,14 +11,17 @@ from pyiceberg.catalog.rest import RestCatalog
 from pyiceberg.exceptions import (
     NoSuchTableError,
     OAuthError,
+    ResolveError,
     RESTError,
     UnauthorizedError,
+    ValidationError,
 )
 from pyiceberg.io.pyarrow import schema_to_pyarrow
 from pyiceberg.partitioning import PartitionField, PartitionSpec
-from pyiceberg.schema import Schema, assign_fresh_schema_ids
+from pyiceberg.schema import Schema, assign_fresh_schema_ids, promote
 from pyiceberg.table import Table, Transaction
 from pyiceberg.transforms import Transform, parse_transform
+from pyiceberg.types import IcebergType, NestedField
 
 from loreline.errors import LorelineError
 from loreline.settings import Settings
@@ -101,11 +105,31 @@ def ensure_table(
         table = catalog.create_table_if_not_exists(
             name, columns, partition_spec=spec, properties=TABLE_PROPERTIES
         )
-    if set(schema.names) - {field.name for field in table.schema().fields}:
-        with table.update_schema() as update:
-            update.union_by_name(schema)
-        table.refresh()
+    add_columns(table, schema)
     return table
+
+
+def add_columns(table: Table, schema: pa.Schema) -> None:
+    """Add the columns that a table lacks, and widen those that would not hold the new values.
+
+    Raises:
+        LorelineError: a column of another type is there.
+    """
+    there, wanted = table.schema(), _columns(schema)
+    held = {field.name for field in wanted.fields if _holds(there, field)}
+    if len(held) == len(wanted.fields):
+        return
+    with table.update_schema() as update:
+        for name in (field.name for field in wanted.fields if field.name not in held):
+            try:
+                update.union_by_name(pa.schema([schema.field(name)]))
+            except (ValueError, ValidationError) as error:
+                raise LorelineError(
+                    f"column {name} of {'.'.join(table.name())} is"
+                    f" {there.find_type(name)}, and cannot become {wanted.find_type(name)}",
+                    "run its model with --full-refresh, or give the column another name",
+                ) from error
+    table.refresh()
 
 
 def replace_layout(
@@ -122,15 +146,14 @@ def replace_layout(
     """
     metadata = transaction.table_metadata
     old, new = metadata.schema(), _columns(schema)
-    types = [schema_to_pyarrow(s, include_field_ids=False) for s in (old, new)]
     kept = {
         name
-        for name in set(types[0].names) & set(types[1].names)
-        if types[0].field(name).type == types[1].field(name).type
+        for name in set(old.column_names) & {field.name for field in new.fields}
+        if _arrow_type(old.find_type(name)) == _arrow_type(new.find_type(name))
     }
     sources = {field.source_id for spec in metadata.partition_specs for field in spec.fields}
     partitioned = {field.name for field in old.fields if field.field_id in sources}
-    if changed := sorted(partitioned & set(types[1].names) - kept):
+    if changed := sorted(partitioned & set(new.column_names) - kept):
         raise LorelineError(
             f"column {changed[0]}, by which the table is partitioned, has another type now",
             "give it another name, or drop the table",
@@ -143,7 +166,18 @@ def replace_layout(
                 update.delete_column(name)
             for field in added:
                 update.add_column(field.name, field.field_type)
+    _order_columns(transaction, [field.name for field in new.fields])
     _replace_partitioning(transaction, partition_by)
+
+
+def _order_columns(transaction: Transaction, names: list[str]) -> None:
+    there = [field.name for field in transaction.table_metadata.schema().fields]
+    if there[: len(names)] == names:
+        return
+    with transaction.update_schema() as update:
+        update.move_first(names[0])
+        for before, name in itertools.pairwise(names):
+            update.move_after(name, before)
 
 
 def _replace_partitioning(transaction: Transaction, partition_by: tuple[str, ...]) -> None:
@@ -162,6 +196,25 @@ def _replace_partitioning(transaction: Transaction, partition_by: tuple[str, ...
         for source, transform, name in fields:
             if name not in have:
                 update.add_field(source, transform, name)
+
+
+def _holds(schema: Schema, field: NestedField) -> bool:
+    """Whether a schema has a column that takes the field's values."""
+    if field.name not in schema.column_names:
+        return False
+    there = schema.find_field(field.name).field_type
+    if _arrow_type(there) == _arrow_type(field.field_type):
+        return True
+    try:
+        promote(field.field_type, there)
+    except ResolveError:
+        return False
+    return True
+
+
+def _arrow_type(kind: IcebergType) -> pa.DataType:
+    """A form to compare, since Iceberg's nested types are unlike when their fields' ids are."""
+    return schema_to_pyarrow(kind, include_field_ids=False)
 
 
 def _columns(schema: pa.Schema) -> Schema:

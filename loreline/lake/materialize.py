@@ -17,7 +17,7 @@ import duckdb
 import pyarrow as pa
 
 from loreline.errors import LorelineError
-from loreline.lake.catalog import find_table
+from loreline.lake.catalog import add_columns, find_table
 from loreline.lake.commits import (
     Commit,
     LockedTable,
@@ -112,6 +112,21 @@ class Reading:
                     return -1
         return min((low for low, _ in unread.values()), default=-1)
 
+    def check_still_unread(self) -> None:
+        """Make sure that no other build has read the same rows since the bounds were fixed.
+
+        Raises:
+            LorelineError: one has, and what this one has made of them is not to be written.
+        """
+        with connect(self.settings, autocommit=True) as connection:
+            for key, (low, high) in self.bounds.items():
+                now = self._watermark(connection, key)
+                if now > high if self.from_start else now != low:
+                    raise LorelineError(
+                        f"another build of {self.model} has read {key[0]} meanwhile",
+                        "run it again; the table is as that build left it",
+                    )
+
     def _watermark(self, connection: Any, key: tuple[str, str]) -> int:
         row = connection.execute(
             f"select last_batch from {self.settings.prefix}operations.watermarks"
@@ -122,20 +137,34 @@ class Reading:
 
 
 def materialize_sql(
-    settings: Settings, cursor: duckdb.DuckDBPyConnection, model: Model, sql: str
+    settings: Settings,
+    cursor: duckdb.DuckDBPyConnection,
+    model: Model,
+    sql: str,
+    already_read: Reading | None = None,
 ) -> str:
     """Run a model's SQL and commit what it changes; returns dbt's one-line message.
 
     The table's lock is held from before the watermarks are read until they are recorded: a second
     build of the same model waits, then finds nothing left to do.
 
+    Args:
+        settings: the stores.
+        cursor: DuckDB with the lake attached, no transaction open.
+        model: what is materialized, and how.
+        sql: its rows.
+        already_read: what a Python model read, without the lock, to make the rows.
+
     Raises:
-        LorelineError: the contract does not hold, a key repeats, or the schema may not change.
+        LorelineError: the contract does not hold, a key repeats or is null, the schema may not
+            change, or another build has read the same rows meanwhile.
     """
     with locked(settings, model.relation) as table, _temporary(cursor):
         # How the SQL was compiled decides, though another build may have made the table since.
         fresh = not model.is_incremental
-        reading = Reading(settings, model.name, from_start=fresh, empty=model.empty)
+        reading = already_read or Reading(settings, model.name, fresh, model.empty)
+        if already_read:
+            reading.check_still_unread()
         for upstream in dict.fromkeys(WATERMARK_VARIABLE.findall(sql)):
             low, high = reading.range(upstream)
             cursor.execute(f"""set variable "low:{upstream}" = {low}""")
@@ -152,6 +181,8 @@ def materialize_sql(
             return _message(_replace(table, cursor, model))
         if fresh:
             _check_unique(cursor, model)
+            if model.empty:
+                table.forget_watermarks(model.name)
             commit = table.overwrite(
                 _rows(cursor), model.writer, watermarks=watermarks, partition_by=model.partition_by
             )
@@ -175,10 +206,21 @@ def materialize_batches(
 
     The work of the model happens between the commits, outside any lock. A row whose key a killed or
     a concurrent run has committed is left out.
+
+    Raises:
+        LorelineError: there is no key, or one repeats within a batch or is null.
     """
+    if not model.unique_key:
+        raise LorelineError(
+            f"{model.name} gives its rows in batches, but has no unique_key",
+            "set one: by it a run goes on where a killed one stopped",
+        )
     commits: list[Commit] = []
     if model.full_refresh:
         with locked(settings, model.relation) as table:
+            reading.check_still_unread()
+            if model.empty:
+                table.forget_watermarks(model.name)
             commits += _kept(
                 table.overwrite(batches, model.writer, partition_by=model.partition_by)
             )
@@ -186,12 +228,10 @@ def materialize_batches(
         with locked(settings, model.relation) as table:
             rows = pa.Table.from_batches([batch])
             since = reading.earliest_repeat()
-            if model.unique_key and table.last_batch() > since:
-                cursor.register("slice_of_rows", rows)
-                rows = cursor.execute(
-                    f"from {_absent('slice_of_rows', model, since)}"
-                ).to_arrow_table()
-                cursor.unregister("slice_of_rows")
+            with _registered(cursor, rows) as name:
+                _check_unique(cursor, model, name)
+                if table.last_batch() > since:
+                    rows = cursor.execute(f"from {_absent(name, model, since)}").to_arrow_table()
             commits += _kept(table.append(rows, model.writer, partition_by=model.partition_by))
     with locked(settings, model.relation) as table:
         if find_table(table.catalog, model.relation) is None:
@@ -222,7 +262,7 @@ def materialize_seed(
 
 
 def _replace(table: LockedTable, cursor: duckdb.DuckDBPyConnection, model: Model) -> Commit | None:
-    digest = _digest(cursor)
+    digest = "/".join([_digest(cursor), *model.partition_by])
     if table.content_digest() == digest:
         return None
     return table.overwrite(
@@ -238,7 +278,7 @@ def _append(
 ) -> Commit | None:
     _check_unique(cursor, model)
     rows = TEMPORARY
-    if model.unique_key:
+    if model.unique_key and _count(cursor, TEMPORARY):
         rows = _absent(TEMPORARY, model, reading.earliest_repeat())
     return table.append(
         cursor.execute(f"from {rows}").to_arrow_reader(READ_ROWS),
@@ -300,15 +340,13 @@ def _evolve(table: LockedTable, cursor: duckdb.DuckDBPyConnection, model: Model)
             f"the columns of {model.relation} changed (new: {added}, gone: {missing})",
             "run with --full-refresh, or set on_schema_change",
         )
-    if added and model.on_schema_change != "ignore":
-        schema = cursor.execute(f"from {TEMPORARY} limit 0").to_arrow_table().schema
-        with stored.update_schema() as update:
-            update.union_by_name(pa.schema([schema.field(name) for name in added]))
-    elif added:
+    if added and model.on_schema_change == "ignore":
         kept = _names(name for name in ours if name in theirs)
         cursor.execute(
             f"create or replace temp table {TEMPORARY} as select {kept} from {TEMPORARY}"
         )
+    schema = cursor.execute(f"from {TEMPORARY} limit 0").to_arrow_table().schema
+    add_columns(stored, pa.schema([field for field in schema if not field.name.startswith("_")]))
     for name in missing:
         kind = next(t for n, t in _describe(cursor, f"lake.{model.relation}") if n == name)
         cursor.execute(f"alter table {TEMPORARY} add column {_name(name)} {kind}")
@@ -380,6 +418,16 @@ def _digest(cursor: duckdb.DuckDBPyConnection) -> str:
     assert row is not None
     types = ",".join(f"{name} {kind}" for name, kind in described)
     return f"{row[0]}:{row[1]}:{types}"
+
+
+@contextmanager
+def _registered(cursor: duckdb.DuckDBPyConnection, rows: pa.Table) -> Iterator[str]:
+    name = f"{TEMPORARY}_slice"
+    cursor.register(name, rows)
+    try:
+        yield name
+    finally:
+        cursor.unregister(name)
 
 
 @contextmanager
