@@ -4,6 +4,7 @@ import math
 from datetime import UTC, datetime
 
 import numpy as np
+import psycopg
 import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, example, given
@@ -106,6 +107,16 @@ def test_only_those_who_may_read_a_chunk_find_it(connection, settings, find):
         named = "" if principals == "default" else f", principals => {principals}"
         query = f"select chunk_id from {schema}.search('page', null{named})"
         assert connection.execute(query).fetchall() == [("chunk 00000",)]
+
+
+def test_a_role_that_may_only_read_can_search(connection, settings):
+    push_chunks(connection, settings, ["a page"], [EAST])
+    schema = f"{settings.prefix}serving"
+    with psycopg.connect(settings.reader_postgres_url, autocommit=True) as reader:
+        assert len(search(reader, settings, "page", EAST)) == 1
+        assert len(reader.execute(f"select * from {schema}.vector_rows").fetchall()) == 1
+        with pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
+            reader.execute(f"delete from {schema}.collections")
 
 
 def test_filters_keep_what_they_say(connection, settings, find):
