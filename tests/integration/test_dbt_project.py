@@ -1,0 +1,464 @@
+"""The dbt project as a whole: it builds from nothing, goes on from what is stored, is tested."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from loreline.lake import duck
+from loreline.lake.commits import Writer, append, locked
+from loreline.lake.raw import RAW_SCHEMA
+from loreline.postgres import connect
+from loreline.settings import PROJECT_ROOT, Settings
+
+WRITER = Writer("test", "test", "test")
+STARTED = datetime(2026, 10, 1)
+
+
+@dataclass(frozen=True)
+class Project:
+    """The dbt project over a test's own stores.
+
+    Attributes:
+        settings: the stores.
+        folder: the project, which a test may have changed a copy of.
+        target: where dbt writes what it compiled.
+    """
+
+    settings: Settings
+    folder: Path
+    target: Path
+
+    def dbt(self, *arguments: str, fails: bool = False) -> str:
+        """Run dbt in a process of its own, and give what it printed."""
+        places = ["--project-dir", self.folder, "--profiles-dir", self.folder]
+        outputs = ["--target-path", self.target, "--log-path", self.target, "--no-use-colors"]
+        run = "from dbt.cli.main import cli; cli()"
+        done = subprocess.run(
+            [sys.executable, "-c", run, *arguments, *places, *outputs],
+            env=os.environ | self.settings.environment(),
+            capture_output=True,
+            text=True,
+        )
+        assert (done.returncode != 0) == fails, done.stdout + done.stderr
+        return done.stdout
+
+    def artifact(self, name: str) -> dict[str, Any]:
+        """A JSON file that dbt wrote."""
+        return json.loads((self.target / name).read_text())
+
+    def failures(self) -> set[str]:
+        """The nodes of the last run that did not succeed, by the name before their hash."""
+        results = self.artifact("run_results.json")["results"]
+        return {
+            result["unique_id"].split(".")[2]
+            for result in results
+            if result["status"] not in ("success", "pass", "skipped", "no-op")
+        }
+
+    def table(self, name: str) -> str:
+        """A lake table as the catalog knows it."""
+        return self.settings.prefix + name
+
+    def query(self, statement: str) -> list[tuple[Any, ...]]:
+        """Ask the lake; `{lake}` and `{pg}` stand before schemas."""
+        with duck.connect(self.settings) as connection:
+            return connection.execute(self.with_names(statement)).fetchall()
+
+    def change(self, *statements: str) -> None:
+        """Write to the lake behind the project's back."""
+        with duck.connect(self.settings, read_only=False) as connection:
+            for statement in statements:
+                connection.execute(self.with_names(statement))
+
+    def with_names(self, statement: str) -> str:
+        """A statement with the full names of schemas."""
+        prefix = self.settings.prefix
+        return statement.replace("{lake}", f"lake.{prefix}").replace("{pg}", f"pg.{prefix}")
+
+    def land(self, table: str, observed_at: datetime, **payloads: dict[str, Any]) -> None:
+        """Land one version of each object; `__` and `_` in a name stand for `:` and `.`."""
+        rows = [
+            {
+                "external_id": external_id.replace("__", ":").replace("_", "."),
+                "payload": json.dumps(payload),
+                "observed_at": observed_at,
+                "source_updated_at": observed_at,
+                "landed_at": observed_at,
+                "is_deleted": isinstance(payload, Deleted),
+                "landed_by": "file",
+                "_dlt_id": f"{table}/{external_id}/{observed_at:%d%H%M}",
+            }
+            for external_id, payload in payloads.items()
+        ]
+        landed = pa.Table.from_pylist(rows, schema=RAW_SCHEMA)
+        append(self.settings, self.table(f"raw_{table}"), landed, writer=WRITER)
+
+
+@pytest.fixture
+def project(settings: Settings, tmp_path: Path) -> Project:
+    """The project of this checkout."""
+    return Project(settings, PROJECT_ROOT, tmp_path / "target")
+
+
+@pytest.fixture
+def changed_project(settings: Settings, tmp_path: Path) -> Project:
+    """A copy of the project, to be changed."""
+    copy = tmp_path / "project"
+    for name in ("macros", "models", "python_models", "seeds"):
+        shutil.copytree(PROJECT_ROOT / name, copy / name)
+    for name in ("dbt_project.yml", "profiles.yml"):
+        shutil.copy(PROJECT_ROOT / name, copy)
+    return Project(settings, copy, tmp_path / "target")
+
+
+class Deleted(dict[str, Any]):
+    """The last payload of an object that is gone."""
+
+
+def page(text: str) -> dict[str, Any]:
+    """A Notion page of one paragraph, as landed."""
+    paragraph = {"rich_text": [{"type": "text", "plain_text": text}]}
+    return {
+        "page": {"object": "page", "properties": {}},
+        "blocks": [{"type": "paragraph", "paragraph": paragraph}],
+    }
+
+
+def message(text: str, **others: str) -> dict[str, Any]:
+    """A Slack message, as landed."""
+    return {"text": text, "user": "U1", **others}
+
+
+class TestAnEmptyStack:
+    def test_builds_and_documents_itself(self, project: Project) -> None:
+        project.dbt("compile")
+        built = project.dbt("build")
+        assert " ERROR=0 " in built
+        assert " WARN=0 " in built
+        project.dbt("docs", "generate")
+        documented = project.artifact("manifest.json")
+        nodes = documented["nodes"] | documented["sources"]
+        catalog = project.artifact("catalog.json")
+        found = catalog["nodes"] | catalog["sources"]
+        tables = [n for n in nodes if n.split(".")[0] in ("model", "seed", "source")]
+        assert sorted(found) == sorted(tables)
+        for name in tables:
+            declared = {
+                column["name"]: column["data_type"] for column in nodes[name]["columns"].values()
+            }
+            there = {
+                column["name"]: column["type"].lower() for column in found[name]["columns"].values()
+            }
+            if name.startswith("source."):
+                assert set(declared) == set(there), name
+            else:
+                assert declared == there, name
+
+
+class TestContracts:
+    def test_a_model_of_another_shape_is_refused_and_its_table_stays(
+        self, changed_project: Project
+    ) -> None:
+        changed_project.dbt("run", "--select", "+people")
+        model = changed_project.folder / "models" / "knowledge" / "people.sql"
+        model.write_text(model.read_text().replace("    handle,\n    is_deleted\n", "    handle\n"))
+        said = changed_project.dbt("run", "--select", "people", fails=True)
+        assert "the contract of" in said
+        assert "is_deleted: declared BOOLEAN, is missing" in said
+        assert changed_project.query("select is_deleted from {lake}knowledge.people") == []
+
+
+class TestGoingOn:
+    """What incremental models make of rows that arrive later."""
+
+    def test_documents_and_conversations(self, project: Project) -> None:
+        build = ("build", "--select", "+documents_current", "--exclude", "test_type:unit")
+        project.land("slack.channels", STARTED, C1={"name": "till", "kind": "public"})
+        project.land("slack.users", STARTED, U1={"name": "ana"})
+        project.land("notion.pages", STARTED, p1=page("A"), p2=page("kept"))
+        project.land(
+            "slack.messages",
+            STARTED,
+            C1__1790848800_000001=message("Till is down"),
+            C1__1790848860_000001=message("Looking"),
+        )
+        project.dbt(*build)
+
+        later = STARTED + timedelta(days=1)
+        reply = message("Restarted", thread_ts="1790848860.000001")
+        project.land("notion.pages", later, p1=page("B"))
+        project.land("slack.messages", later, C1__1790935200_000001=reply)
+        project.dbt(*build)
+
+        later += timedelta(days=1)
+        project.land("notion.pages", later, p1=page("A"))
+        project.land(
+            "slack.messages", later, C1__1790848800_000001=Deleted(message("Till is down"))
+        )
+        project.dbt(*build)
+
+        versions = project.query(
+            "select doc_id, version_number, body, is_deleted from {lake}knowledge.documents"
+            " order by doc_id, version_number"
+        )
+        assert versions == [
+            ("notion:p1", 1, "A", False),
+            ("notion:p1", 2, "B", False),
+            ("notion:p1", 3, "A", False),
+            ("notion:p2", 1, "kept", False),
+            ("slack:C1:1790848800.000001", 1, "**ana:** Till is down\n\n**ana:** Looking", False),
+            ("slack:C1:1790848800.000001", 2, "**ana:** Till is down", False),
+            ("slack:C1:1790848800.000001", 3, "", True),
+            ("slack:C1:1790848860.000001", 1, "**ana:** Looking\n\n**ana:** Restarted", False),
+        ]
+        current = project.query(
+            "select external_id, version_number from {lake}knowledge.documents_current order by all"
+        )
+        assert [number for _, number in current] == [3, 1, 3, 1]
+
+        commits = "select count(*) from {pg}operations.commits"
+        before = project.query(commits)
+        project.dbt(*build)
+        assert project.query(commits) == before
+
+    def test_the_manifest(self, project: Project) -> None:
+        state = ManifestInputs(project)
+        state.write(version="v1", chunks={"k1": "h1"}, embedded=["h1"])
+        assert state.manifest() == {("c1", "k1"): "public"}
+
+        state.write(version="v2", chunks={"k2": "h1", "k3": "h3"}, readers=["slack:U1"])
+        assert state.manifest() == {("c1", "k1"): "slack:U1"}, "not ready: old text, new readers"
+
+        state.write(version="v2", readers=["slack:U1"], embedded=["h3"])
+        assert state.manifest() == {("c1", "k2"): "slack:U1", ("c1", "k3"): "slack:U1"}
+
+        state.write(version="v2", readers=["public"], collections=["c1", "c2"])
+        assert state.manifest() == {
+            (collection, chunk): "public" for collection in ("c1", "c2") for chunk in ("k2", "k3")
+        }
+
+        state.write(version="v3", is_deleted=True, collections=["c2"])
+        assert state.manifest() == {}
+        assert state.forgotten() == {("c1", "k1"), *state.pairs("c1"), *state.pairs("c2")}
+
+
+@dataclass
+class ManifestInputs:
+    """Tables that `vector_manifest` reads, written as a test wants them."""
+
+    project: Project
+    batches: int = 0
+
+    def write(
+        self,
+        *,
+        version: str,
+        chunks: dict[str, str] | None = None,
+        embedded: list[str] | None = None,
+        readers: list[str] | None = None,
+        collections: list[str] | None = None,
+        is_deleted: bool = False,
+    ) -> None:
+        """Add chunks (id → text hash) and vectors; say what the document and collections are."""
+        self._replace(
+            "serving.served_collections",
+            [
+                {
+                    "vector_collection": c,
+                    "chunking_config_hash": "cc",
+                    "embedding_config_hash": "ec",
+                }
+                for c in collections or ["c1"]
+            ],
+        )
+        self._add(
+            "knowledge.chunks",
+            [
+                {
+                    "chunk_id": chunk_id,
+                    "doc_id": "d1",
+                    "document_version_id": version,
+                    "config_hash": "cc",
+                    "text_hash": text_hash,
+                }
+                for chunk_id, text_hash in (chunks or {}).items()
+            ],
+        )
+        self._add(
+            "embedding.text_embeddings",
+            [
+                {"text_hash": t, "config_hash": "ec", "vector_sha256": f"sha of {t}"}
+                for t in embedded or []
+            ],
+        )
+        self._replace(
+            "knowledge.documents_current",
+            [
+                {
+                    "doc_id": "d1",
+                    "document_version_id": version,
+                    "is_deleted": is_deleted,
+                    "is_blank": is_deleted,
+                    "allowed_principals": readers or ["public"],
+                }
+            ],
+        )
+        self.project.dbt("run", "--select", "vector_manifest")
+
+    def manifest(self) -> dict[tuple[str, str], str]:
+        """Who may read each live (collection, chunk)."""
+        rows = self.project.query(
+            "select vector_collection, chunk_id, array_to_string(allowed_principals, ',')"
+            " from {lake}serving.vector_manifest where not is_deleted"
+        )
+        return {(collection, chunk): readers for collection, chunk, readers in rows}
+
+    def forgotten(self) -> set[tuple[str, str]]:
+        """(collection, chunk) that are marked as deleted."""
+        rows = self.project.query(
+            "select vector_collection, chunk_id from {lake}serving.vector_manifest where is_deleted"
+        )
+        return set(rows)
+
+    def pairs(self, collection: str) -> Iterator[tuple[str, str]]:
+        """The chunks of the second version in a collection."""
+        return ((collection, chunk) for chunk in ("k2", "k3"))
+
+    def _add(self, table: str, rows: list[dict[str, Any]]) -> None:
+        columns = {
+            "knowledge.chunks": [
+                "chunk_id",
+                "doc_id",
+                "document_version_id",
+                "config_hash",
+                "text_hash",
+            ],
+            "embedding.text_embeddings": ["text_hash", "config_hash", "vector_sha256"],
+        }[table]
+        schema = pa.schema([(name, pa.string()) for name in columns])
+        # An empty table is a table too: the model reads it.
+        with locked(self.project.settings, self.project.table(table)) as held:
+            if rows or not self.batches:
+                held.append(pa.Table.from_pylist(rows, schema=schema), WRITER)
+
+    def _replace(self, table: str, rows: list[dict[str, Any]]) -> None:
+        with locked(self.project.settings, self.project.table(table)) as held:
+            held.overwrite(pa.Table.from_pylist(rows), WRITER)
+
+
+class TestDataTests:
+    """Every data test passes after a build, and fails when its rule is broken."""
+
+    def test_each_fails_when_its_rule_is_broken(self, project: Project) -> None:
+        build_a_little(project)
+        project.change(*BREACHES)
+        project.dbt("test", "--exclude", "test_type:unit", fails=True)
+        nodes = project.artifact("manifest.json")["nodes"]
+        every = {n.split(".")[2] for n in nodes if n.startswith("test.")}
+        assert project.failures() == every
+
+    def test_drift_of_the_vector_store_is_counted(self, project: Project) -> None:
+        build_a_little(project)
+        with connect(project.settings, autocommit=True) as connection:
+            schema = f"{project.settings.prefix}serving"
+            (table,) = connection.execute(
+                f"select {schema}.chunk_table(table_number) from {schema}.collections"
+                " where is_default"
+            ).fetchone()
+            one, two = connection.execute(
+                f"select chunk_id from {table} order by chunk_id limit 2"
+            ).fetchall()
+            connection.execute(f"update {table} set text = text || '!' where chunk_id = %s", one)
+            connection.execute(f"update {table} set chunk_id = 'extra' where chunk_id = %s", two)
+        store = "assert_the_vector_store_holds_exactly_the_manifest"
+        said = project.dbt("test", "--select", store, fails=True)
+        assert "Got 3 results" in said, "one different, one missing, one extra"
+        project.dbt("build", "--select", store, fails=True)
+
+
+def build_a_little(project: Project) -> None:
+    """Build two pages, a deleted one, and a conversation in a public and a private channel."""
+    channels = {
+        "C1": {"name": "till", "kind": "public"},
+        "C2": {"name": "board", "kind": "private", "members": ["U1"]},
+    }
+    project.land("slack.channels", STARTED, **channels)
+    project.land("slack.users", STARTED, U1={"name": "ana"})
+    said = message("Till is down, see <https://example.com>")
+    project.land("slack.messages", STARTED, C1__1790848800_000001=said, C2__1790848800_000001=said)
+    project.land("notion.users", STARTED, u1={"name": "Ana", "type": "person"})
+    project.land("notion.pages", STARTED, p1=page("A"), p2=page("B"), p3=page("C"))
+    project.land("notion.pages", STARTED + timedelta(days=1), p3=Deleted(page("C")))
+    project.land("gateway.events", STARTED, k1={"id": "e1", "type": "llm.chat.completed"})
+    built = project.dbt("build", "--exclude", "test_type:unit")
+    assert " ERROR=0 " in built
+
+
+def again(table: str, replaced: str = "", condition: str = "true") -> str:
+    """A statement that adds one of a table's rows a second time, with some values replaced."""
+    changes = f" replace ({replaced})" if replaced else ""
+    return (
+        f"insert into {{lake}}{table} by name"
+        f" (select *{changes} from {{lake}}{table} where {condition} limit 1)"
+    )
+
+
+A_PAGE = "doc_id = 'notion:p1'"
+BREACHES = [
+    again("raw_notion.pages", "'lost' as _dlt_id"),
+    again("raw_notion.users", "'lost' as _dlt_id"),
+    again("raw_slack.channels", "'lost' as _dlt_id"),
+    again("raw_slack.messages", "'lost' as _dlt_id"),
+    again("raw_slack.users", "'lost' as _dlt_id"),
+    again("raw_gateway.events", "'lost' as _dlt_id"),
+    again("staging.stg_notion__pages", "null as page_id"),
+    again("staging.stg_notion__users"),
+    again("staging.stg_slack__channels", "'odd' as kind"),
+    again("staging.stg_slack__messages", "null as anchor_day"),
+    again("staging.stg_slack__users"),
+    again("staging.stg_gateway__events", "null as event_key"),
+    again("seeds.chunking_strategies", "'odd' as status, 'odd' as algorithm"),
+    again("seeds.embedding_models", "'odd' as status"),
+    again("seeds.slack_message_rules"),
+    again("knowledge.slack_conversations"),
+    again("knowledge.people"),
+    again("knowledge.chunking_configurations"),
+    again("embedding.embedding_configurations"),
+    again("serving.served_collections"),
+    again("serving.vector_collections", "null as vector_collection"),
+    again("serving.vector_collections"),
+    # A version that repeats the one before, under a number that leaves a gap.
+    again("knowledge.documents", "'v9' as document_version_id, 9 as version_number", A_PAGE),
+    again("knowledge.documents", "'fax' as source, 'secret' as visibility", A_PAGE),
+    again("knowledge.documents_current", "'v9' as document_version_id", A_PAGE),
+    again("knowledge.documents_current", "'v0' as document_version_id, 'd0' as doc_id"),
+    again("knowledge.document_links", "'odd' as kind, 'v0' as from_document_version_id"),
+    again("knowledge.document_links"),
+    # Not in the body, too long, and never embedded.
+    again("knowledge.chunks", "'?' as text, 'h9' as text_hash, 9999 as token_count"),
+    again("knowledge.chunks", "'v0' as document_version_id"),
+    # Of a current version, embedded, and not in the manifest.
+    again("knowledge.chunks", "'k8' as chunk_id", A_PAGE),
+    again("embedding.text_embeddings", "[]::float[] as embedding"),
+    # Another version, readers who may no longer read it, no such chunk, not in the store.
+    again(
+        "serving.vector_manifest",
+        "'k0' as chunk_id, 'v9' as document_version_id, ['slack:U9'] as allowed_principals",
+        A_PAGE,
+    ),
+    again("serving.vector_manifest", "'notion:p3' as doc_id"),
+    "update {lake}knowledge.documents_current set allowed_principals = ['public']"
+    " where external_id like 'C2:%'",
+]
