@@ -6,6 +6,7 @@ Each has a macro in `macros/portable/`; another engine registers the same Python
 from __future__ import annotations
 
 import json
+from functools import lru_cache
 
 import duckdb
 
@@ -21,8 +22,10 @@ def register(connection: duckdb.DuckDBPyConnection, settings: Settings) -> None:
     def stored_payload(uri: str) -> str:
         return read_object(settings, uri).decode()
 
+    names_of = lru_cache(maxsize=1_000)(json.loads)
+
     def slack_message(message: str, names: str) -> str:
-        return slack_markdown(message, json.loads(names))
+        return slack_markdown(message, names_of(names))
 
     text = "VARCHAR"
     connection.create_function("notion_markdown", notion_markdown, [text], text)

@@ -198,5 +198,8 @@ select
     allowed_principals,
     raw_table,
     raw_dlt_id,
-    {{ var("canonicalizer_version") }} as canonicalizer_version
+    case source
+        when 'notion' then {{ var("notion_canonicalizer_version") }}
+        else {{ var("slack_canonicalizer_version") }}
+    end as canonicalizer_version
 from changed

@@ -244,13 +244,39 @@ rendered as (
 
 ),
 
+-- A fence or a quote is one only at the start of a line.
+spoken as (
+
+    select
+        channel_id,
+        anchor_day,
+        conversation_ts,
+        ts,
+        sent_at,
+        author_id,
+        text,
+        '**' || author || ':**'
+        || case
+            when substr(text, 1, 3) = '```' or substr(text, 1, 1) = '>' then chr(10) || chr(10)
+            else ' '
+        end
+        || text as line,
+        source_updated_at,
+        observed_at,
+        raw_dlt_id,
+        raw_batch
+    from rendered
+    where text <> ''
+
+),
+
 conversations as (
 
     select
         channel_id,
         anchor_day,
         conversation_ts,
-        {{ ordered_string_agg("'**' || author || ':** ' || text", "\n\n", "ts") }} as body,
+        {{ ordered_string_agg("line", "\n\n", "ts") }} as body,
         {{ arg_min("text", "ts") }} as first_text,
         {{ arg_min("author_id", "ts") }} as author_id,
         min(sent_at) as created_at,
@@ -258,8 +284,7 @@ conversations as (
         max(observed_at) as observed_at,
         {{ arg_max("raw_dlt_id", "raw_batch") }} as raw_dlt_id,
         max(raw_batch) as raw_batch
-    from rendered
-    where text <> ''
+    from spoken
     group by channel_id, anchor_day, conversation_ts
 
 ),

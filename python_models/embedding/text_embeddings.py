@@ -1,12 +1,14 @@
 """Embed each distinct text once per configuration, in slices that survive a kill."""
 
-from dataclasses import fields
 from datetime import UTC, datetime
 
 import pyarrow as pa
 
+from dlt_sources.objects import ObjectStore
+from dlt_sources.quarantine import Quarantine, Reject
 from loreline.dbt_plugin import new_rows, reader, settings
 from loreline.embedding import EmbeddingConfiguration, encode_slices, load_encoder
+from loreline.postgres import connect
 
 TEXTS_PER_SLICE = 2_048
 
@@ -54,12 +56,36 @@ def embedded(session, chunks, configurations, known):
         count = session.execute("select count(*) from pending").fetchone()[0]
         if not count:
             continue
-        names = [field.name for field in fields(EmbeddingConfiguration)]
-        configuration = EmbeddingConfiguration(**{name: row[name] for name in names})
+        configuration = EmbeddingConfiguration.from_row(row)
         encoder = load_encoder(configuration, settings())
         texts = in_slices(session.execute("from pending order by length(text) desc, text_hash"))
-        for batch in encode_slices(encoder, texts, total=count, slice_size=TEXTS_PER_SLICE):
+        slices = encode_slices(
+            encoder,
+            texts,
+            total=count,
+            slice_size=TEXTS_PER_SLICE,
+            on_rejected=lambda rejected, row=row: set_aside(rejected, row),
+        )
+        for batch in slices:
             yield completed(batch, row)
+
+
+def set_aside(rejected, configuration):
+    """Show the texts without a usable vector where rejected input is shown."""
+    with connect(settings(), autocommit=True) as connection:
+        quarantine = Quarantine(settings(), "embedding", connection, ObjectStore(settings()))
+        for text in rejected:
+            quarantine.add(
+                Reject(
+                    reason="no_usable_vector",
+                    detail=text.reason,
+                    raw=text.text_hash.encode(),
+                    origin=configuration["embedding_model"],
+                    resource="text_embeddings",
+                    external_id=text.text_hash,
+                )
+            )
+        quarantine.flush()
 
 
 def in_slices(result):
