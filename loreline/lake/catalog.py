@@ -16,7 +16,7 @@ from pyiceberg.exceptions import (
     UnauthorizedError,
     ValidationError,
 )
-from pyiceberg.io.pyarrow import schema_to_pyarrow
+from pyiceberg.io.pyarrow import UnsupportedPyArrowTypeException, schema_to_pyarrow
 from pyiceberg.partitioning import PartitionField, PartitionSpec
 from pyiceberg.schema import Schema, assign_fresh_schema_ids, promote
 from pyiceberg.table import Table, Transaction
@@ -220,7 +220,12 @@ def _arrow_type(kind: IcebergType) -> pa.DataType:
 def _columns(schema: pa.Schema) -> Schema:
     """The Iceberg schema of an Arrow schema, its columns numbered from 1."""
     version = int(TABLE_PROPERTIES["format-version"])
-    return assign_fresh_schema_ids(Catalog._convert_schema_if_needed(schema, version))
+    try:
+        return assign_fresh_schema_ids(Catalog._convert_schema_if_needed(schema, version))
+    except (UnsupportedPyArrowTypeException, ValueError) as error:
+        raise LorelineError(
+            f"Iceberg cannot store these columns ({error})", "cast the column in its model"
+        ) from error
 
 
 def _partition(expression: str) -> tuple[str, Transform, str]:

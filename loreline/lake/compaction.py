@@ -21,7 +21,7 @@ from pyiceberg.io.pyarrow import (
     ArrowScan,
     ParquetFormatModel,
     _read_deletes,
-    _to_requested_schema,
+    schema_to_pyarrow,
 )
 from pyiceberg.manifest import DataFile, DataFileContent, FileFormat, ManifestEntry
 from pyiceberg.table import FileScanTask, Table
@@ -219,15 +219,19 @@ def _rewrite(table: Table, live: LiveFiles, group: Group) -> DataFile | None:
 
 
 def _write_file(table: Table, batches: Iterable[pa.RecordBatch], partition: Record) -> DataFile:
-    model, schema = ParquetFormatModel(), table.schema()
     path = table.location_provider().new_data_location(f"{uuid.uuid4()}.parquet")
     output = table.io.new_output(path)
-    with_field_ids = (
-        _to_requested_schema(schema, schema, batch, include_field_ids=True, format_model=model)
+    # Files of different writers differ in details, such as lists with long offsets.
+    schema = schema_to_pyarrow(table.schema())
+    alike = (
+        pa.RecordBatch.from_arrays(
+            [batch.column(field.name).cast(field.type) for field in schema], schema=schema
+        )
         for batch in batches
     )
-    with model.create_writer(output, schema, table.metadata.properties) as writer:
-        for rows in pieces(with_field_ids, ROW_GROUP_BYTES):
+    model = ParquetFormatModel()
+    with model.create_writer(output, table.schema(), table.metadata.properties) as writer:
+        for rows in pieces(alike, ROW_GROUP_BYTES):
             writer.write(pa.Table.from_batches(rows))
     return DataFile.from_args(
         content=DataFileContent.DATA,

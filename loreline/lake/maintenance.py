@@ -110,7 +110,7 @@ def maintain(
         except Exception as error:
             failures[name] = error
     if failures:
-        causes = "; ".join(f"{name}: {error}" for name, error in failures.items())
+        causes = "; ".join(f"{name}: {_line(error)}" for name, error in failures.items())
         raise LorelineError(
             f"{len(failures)} tables could not be maintained ({causes})",
             "the others were, and nothing is half done: run it again",
@@ -298,6 +298,10 @@ def _delete(store: FileSystem, paths: Iterable[str]) -> None:
 
     with ThreadPoolExecutor(REQUESTS_AT_ONCE) as pool:
         list(pool.map(delete, paths))
+
+
+def _line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def _ids(snapshots: Iterable[Snapshot]) -> set[int]:

@@ -237,6 +237,11 @@ def test_names_and_types_of_any_kind(project: Project) -> None:
     assert str(row[4]) == "12345678901234567890123456789.123456789"
     assert row[5:] == (5, b"ab", '{"a": 1}', 3)
 
+    project.write("models/model.sql", "select 1 as id, interval 1 day as lapse")
+    message = project.run()
+    assert "lapse" in message and "cast the column" in message
+    assert len(project.snapshots()) == 1
+
 
 # seed
 
@@ -391,6 +396,15 @@ def test_an_append_may_be_partitioned(project: Project) -> None:
         ("a", 672),
         ("a", 673),
     ]
+
+    text = (project.folder / "models/model.sql").read_text()
+    project.write("models/model.sql", text.replace('"month(at)"', '"bucket(id, 4)"'))
+    before = project.snapshots()
+    assert project.run("--full-refresh") == "4 rows"
+    table = find_table(load_catalog(project.settings), project.table())
+    assert table and [f.name for f in table.spec().fields] == ["name", "id_bucket"]
+    assert project.rows("id, name") == [(0, "a"), (1, "a"), (2, None), (3, "a")]
+    assert [row[0] for row in project.rows("id", at=before[0])] == [0, 1, 2]
 
 
 # incremental, merge
