@@ -47,6 +47,21 @@ class Latest:
         return self.states[-1]
 
 
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """A slice beside what is known of its objects.
+
+    Attributes:
+        unchanged: positions of objects that come once and equal their one newest version.
+        later: those of them that were observed later than that version.
+        latest: the newest versions of the known objects at all other positions.
+    """
+
+    unchanged: set[int]
+    later: list[int]
+    latest: dict[str, Latest]
+
+
 class LandedVersions:
     """The versions of one raw table: those in the lake when the load began, and those since.
 
@@ -76,41 +91,78 @@ class LandedVersions:
         )
         connection.execute(f"create or replace table {self.seen} (external_id varchar)")
 
-    def latest(self, external_ids: Sequence[str]) -> dict[str, Latest]:
-        """The newest versions of those of the given objects that are known."""
+    def compare(self, arriving: pa.Table) -> Comparison:
+        """Compare a slice with the newest versions of its objects.
+
+        Args:
+            arriving: `n` (the position in the slice), `external_id`, `content_hash`,
+                `metadata_hash`, `is_deleted`, `observed_at` in microseconds, and `is_single`:
+                whether the slice holds nothing else of the object.
+        """
         self._slices += 1
         if self.lake and self._slices == 2:
             self._copy()
-        with registered(self.connection, "arriving", external_id=external_ids):
-            rows = self.connection.execute(
+        with registered(self.connection, "arriving", arriving):
+            self.connection.execute(
                 f"""
-                with versions as (
-                    {self._versions()}
-                    where external_id in (select external_id from arriving)
-                )
+                create or replace temp table known as
                 select
                     external_id,
-                    epoch_us(observed_at),
-                    coalesce(epoch_us(source_updated_at), {ABSENT_TIME}),
+                    epoch_us(observed_at) as observed_at,
+                    coalesce(epoch_us(source_updated_at), {ABSENT_TIME}) as source_updated_at,
+                    content_hash,
+                    metadata_hash,
+                    is_deleted,
+                    row_number() over (order by _batch nulls last, landed_at) as landing_order,
+                    count(*) over (partition by external_id) = 1 as is_single
+                from (
+                    {self._versions()}
+                    where external_id in (select external_id from arriving)
+                    qualify rank() over (
+                        partition by external_id
+                        order by observed_at desc, source_updated_at desc nulls last
+                    ) = 1
+                )
+                """  # noqa: S608 - here and below, the names in it are our own
+            )
+            unchanged = self.connection.execute(
+                """
+                select
+                    arriving.n,
+                    arriving.observed_at > known.observed_at as is_later
+                from arriving
+                inner join known
+                    on arriving.external_id = known.external_id
+                    and arriving.content_hash = known.content_hash
+                    and arriving.metadata_hash = known.metadata_hash
+                    and arriving.is_deleted = known.is_deleted
+                where arriving.is_single and known.is_single
+                """
+            ).to_arrow_table()
+            self.connection.register("settled", unchanged)
+            others = self.connection.execute(
+                """
+                select
+                    external_id,
+                    observed_at,
+                    source_updated_at,
                     content_hash,
                     metadata_hash,
                     is_deleted
-                from versions
-                qualify rank() over (
-                    partition by external_id
-                    order by observed_at desc, source_updated_at desc nulls last
-                ) = 1
-                order by _batch nulls last, landed_at
-                """  # noqa: S608 - here and below, the names in it are our own
+                from known
+                where external_id in (
+                    select arriving.external_id
+                    from arriving
+                    where arriving.n not in (select settled.n from settled)
+                )
+                order by landing_order
+                """
             ).to_arrow_table()
-        found: dict[str, Latest] = {}
-        columns = [column.to_pylist() for column in rows.itercolumns()]
-        for external_id, observed_at, updated_at, *state in zip(*columns, strict=True):
-            if known := found.get(external_id):
-                known.states.append(State(*state))
-            else:
-                found[external_id] = Latest(Key(observed_at, updated_at), [State(*state)])
-        return found
+        return Comparison(
+            set(unchanged["n"].to_pylist()),
+            unchanged.filter(unchanged["is_later"])["n"].to_pylist(),
+            _latest(others),
+        )
 
     def remember(self, rows: pa.Table) -> None:
         """Know the rows that this load has just made."""
@@ -199,6 +251,17 @@ class LandedVersions:
             return local
         lake = f"select {columns} from {self.lake}"  # noqa: S608
         return f"select {columns} from ({local} union all {lake})"  # noqa: S608
+
+
+def _latest(versions: pa.Table) -> dict[str, Latest]:
+    found: dict[str, Latest] = {}
+    columns = [column.to_pylist() for column in versions.itercolumns()]
+    for external_id, observed_at, updated_at, *state in zip(*columns, strict=True):
+        if known := found.get(external_id):
+            known.states.append(State(*state))
+        else:
+            found[external_id] = Latest(Key(observed_at, updated_at), [State(*state)])
+    return found
 
 
 @contextmanager

@@ -39,7 +39,7 @@ from loreline.settings import Settings
 # A slice is what is compared and yielded at once: the unit of memory.
 SLICE_ROWS = 20_000
 SLICE_BYTES = 32 * 1024 * 1024
-DUCKDB_MEMORY_LIMIT = "512MB"
+DUCKDB_MEMORY_LIMIT = "128MB"
 
 
 @dataclass
@@ -207,7 +207,7 @@ class Landing:
                     self.quarantine.add(item, resource.name)
                 elif isinstance(item, pa.Table):
                     for start in range(0, item.num_rows, SLICE_ROWS):
-                        yield Slice.of_table(item.slice(start, SLICE_ROWS), self.duckdb)
+                        yield Slice.of_table(item.slice(start, SLICE_ROWS))
                 else:
                     if arrived.is_full(SLICE_ROWS, SLICE_BYTES, item):
                         yield arrived
@@ -248,33 +248,45 @@ class Landing:
 
     def _changes(self, table: _RawTable, arrived: Slice) -> dict[int, str]:
         """The positions of the observations that are new versions, with their row ids."""
-        known = table.versions.latest(arrived.external_ids)
-        last_seen = table.sightings.last_seen(arrived.external_ids, arrived.observed)
         repeated = arrived.repeated_ids()
+        found = table.versions.compare(arrived.keys_and_hashes(repeated))
+        known = found.latest
         replayed = _replayed(arrived, known, repeated)
-        sighted: list[int] = []
+        last_seen = table.sightings.last_seen(arrived.external_ids, arrived.observed)
+        sighted = found.later
         kept: dict[int, str] = {}
         for n, external_id in enumerate(arrived.external_ids):
-            key, repetition = arrived.key(n), 0
-            if latest := known.get(external_id):
-                if arrived.payloads[n] is None:
+            if n in found.unchanged:
+                continue
+            latest, repetition = known.get(external_id), 0
+            if latest or external_id in repeated:
+                key = arrived.key(n)
+                if latest and arrived.payloads[n] is None:
                     arrived.take_hashes(n, latest.state)
-                if n in replayed or arrived.state(n) == latest.state:
+                state = arrived.state(n)
+                if latest and (n in replayed or state == latest.state):
                     self.summary.unchanged += 1
                     if key.observed_at > latest.key.observed_at:
                         sighted.append(n)
-                        last_seen[external_id] = max(last_seen.get(external_id, 0), key.observed_at)
+                        last_seen[external_id] = max(last_seen.get(external_id, 0), key[0])
                     continue
-                if key < latest.key or key.observed_at < last_seen.get(external_id, 0):
+                if latest and (key < latest.key or key[0] < last_seen.get(external_id, 0)):
                     self.summary.outdated += 1
                     continue
-                if key == latest.key:
-                    repetition = latest.states.count(arrived.state(n))
-            state = arrived.state(n)
-            if external_id in repeated:
-                before = latest.states if latest and key == latest.key else []
-                known[external_id] = Latest(key, [*before, state])
-            kept[n] = row_id(table.name, external_id, state, key, repetition)
+                same_time = latest.states if latest and key == latest.key else []
+                repetition = same_time.count(state)
+                known[external_id] = Latest(key, [*same_time, state])
+            kept[n] = row_id(
+                table.name,
+                external_id,
+                arrived.content_hashes[n],
+                arrived.metadata_hashes[n],
+                arrived.deleted[n],
+                arrived.observed[n],
+                arrived.updated[n],
+                repetition,
+            )
+        self.summary.unchanged += len(found.unchanged)
         if sighted:
             table.sightings.add(
                 [arrived.external_ids[n] for n in sighted], [arrived.observed[n] for n in sighted]

@@ -30,7 +30,7 @@ SOURCES: dict[str, Callable[..., DltSource]] = {
     "slack": slack,
 }
 # A load package is what becomes visible, and what a killed run loses, at once.
-PACKAGE_BYTES = 256 * 1024 * 1024
+PACKAGE_BYTES = 64 * 1024 * 1024
 
 
 def load(
@@ -145,6 +145,8 @@ def _run(pipeline: dlt.Pipeline, package: Any | None = None) -> None:
             pipeline.extract(package)
         pipeline.normalize()
         pipeline.load()
+        # What writing took goes back, or each package would seem to need more than the last.
+        pa.default_memory_pool().release_unused()
     except PipelineStepFailed as error:
         cause: BaseException | None = error
         while cause is not None:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Self
 
-import duckdb
 import numpy as np
 import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dlt_sources.landed_versions import registered
 from dlt_sources.versions import (
     ABSENT_TIME,
     NO_METADATA,
@@ -102,30 +101,27 @@ class Slice:
         return len(self.external_ids)
 
     @classmethod
-    def of_table(cls, table: pa.Table, connection: duckdb.DuckDBPyConnection) -> Self:
-        """Simple rows in bulk, hashed by DuckDB.
+    def of_table(cls, table: pa.Table) -> Self:
+        """Simple rows in bulk.
 
         Args:
             table: `external_id`, `payload` (canonical JSON as text) and `observed_at`, and
                 optionally `source_updated_at` and `delivery_id`.
-            connection: where to hash.
         """
         self = cls()
-        count = table.num_rows
         payload = table["payload"].combine_chunks()
-        with registered(connection, "simple_rows", payload=payload):
-            hashes = connection.execute("select sha256(payload) from simple_rows").to_arrow_table()
+        texts = payload.cast(pa.binary()).to_pylist()
         self.external_ids = table["external_id"].to_pylist()
-        self.content_hashes = hashes.column(0).to_pylist()
-        self.metadata_hashes = [NO_METADATA] * count
-        self.deleted = [False] * count
+        self.content_hashes = [hashlib.sha256(text).hexdigest() for text in texts]
+        self.metadata_hashes = [NO_METADATA] * len(self)
+        self.deleted = [False] * len(self)
         self.observed = _numbers(table, "observed_at")
         self.updated = _numbers(table, "source_updated_at")
         self.payloads = payload
         self.delivery_ids = (
             table["delivery_id"].to_pylist()
             if "delivery_id" in table.column_names
-            else [None] * count
+            else [None] * len(self)
         )
         too_long = pc.greater(pc.binary_length(payload), MAX_PAYLOAD_BYTES)
         self.large = pc.indices_nonzero(too_long).to_pylist()
@@ -188,6 +184,22 @@ class Slice:
         if len(set(self.external_ids)) == len(self):
             return set()
         return {external_id for external_id, n in Counter(self.external_ids).items() if n > 1}
+
+    def keys_and_hashes(self, repeated: set[str]) -> pa.Table:
+        """What `LandedVersions.compare` takes."""
+        return pa.table(
+            {
+                "n": pa.array(np.arange(len(self))),
+                "external_id": pa.array(self.external_ids, pa.string()),
+                "content_hash": pa.array(self.content_hashes, pa.string()),
+                "metadata_hash": pa.array(self.metadata_hashes, pa.string()),
+                "is_deleted": pa.array(self.deleted, pa.bool_()),
+                "observed_at": pa.array(self.observed, pa.int64()),
+                "is_single": pa.repeat(True, len(self))
+                if not repeated
+                else pa.array([identity not in repeated for identity in self.external_ids]),
+            }
+        )
 
     def rows(self, kept: Mapping[int, str], landed_at: pa.Array, landed_by: str) -> pa.Table:
         """The raw rows at the positions in `kept`, whose values are the row ids."""

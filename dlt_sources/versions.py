@@ -111,21 +111,33 @@ def json_hash(value: Json) -> str:
 NO_METADATA = json_hash({})
 
 
-def row_id(table: str, external_id: str, state: State, key: Key, repetition: int = 0) -> str:
+def row_id(
+    table: str,
+    external_id: str,
+    content_hash: str | None,
+    metadata_hash: str | None,
+    is_deleted: bool,
+    observed_at: int,
+    source_updated_at: int,
+    repetition: int = 0,
+) -> str:
     """A raw row's `_dlt_id`: the same whenever the same version is landed.
 
     Args:
         table: `source.resource`.
         external_id: the object's id.
-        state: its version.
-        key: when it was observed and changed.
+        content_hash: of the version, as `metadata_hash` and `is_deleted`.
+        metadata_hash: see there.
+        is_deleted: see there.
+        observed_at: in microseconds of Unix time, as `source_updated_at`.
+        source_updated_at: see there.
         repetition: how many equal rows the object has at the very same time (A → B → A within one
             observation).
     """
-    version = f"{state[0]}\x1f{state[1]}\x1f{state[2]:d}\x1f{key[0]}\x1f{key[1]}"
-    if repetition:
-        version += f"\x1f{repetition}"
-    return hashlib.sha256(f"{table}\x1f{external_id}\x1f{version}".encode()).hexdigest()
+    return hashlib.sha256(
+        f"{table}\x1f{external_id}\x1f{content_hash}\x1f{metadata_hash}\x1f{is_deleted:d}\x1f"
+        f"{observed_at}\x1f{source_updated_at}\x1f{repetition}".encode()
+    ).hexdigest()
 
 
 def microseconds(moment: datetime | None) -> int:
