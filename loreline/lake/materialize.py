@@ -224,15 +224,21 @@ def materialize_batches(
             commits += _kept(
                 table.overwrite(batches, model.writer, partition_by=model.partition_by)
             )
+    with locked(settings, model.relation) as table:
+        before = own = table.last_batch()
     for batch in batches:
         with locked(settings, model.relation) as table:
             rows = pa.Table.from_batches([batch])
             since = reading.earliest_repeat()
+            # What this run has committed cannot come again; what others have, before or since, may.
+            until = before if table.last_batch() == own else table.last_batch()
             with _registered(cursor, rows) as name:
                 _check_unique(cursor, model, name)
-                if table.last_batch() > since:
-                    rows = cursor.execute(f"from {_absent(name, model, since)}").to_arrow_table()
+                if until > since:
+                    absent = _absent(name, model, since, until)
+                    rows = cursor.execute(f"from {absent}").to_arrow_table()
             commits += _kept(table.append(rows, model.writer, partition_by=model.partition_by))
+            own = table.last_batch()
     with locked(settings, model.relation) as table:
         if find_table(table.catalog, model.relation) is None:
             rows = pa.RecordBatchReader.from_batches(batches.schema, [])
@@ -279,7 +285,7 @@ def _append(
     _check_unique(cursor, model)
     rows = TEMPORARY
     if model.unique_key and _count(cursor, TEMPORARY):
-        rows = _absent(TEMPORARY, model, reading.earliest_repeat())
+        rows = _absent(TEMPORARY, model, reading.earliest_repeat(), table.last_batch())
     return table.append(
         cursor.execute(f"from {rows}").to_arrow_reader(READ_ROWS),
         model.writer,
@@ -398,12 +404,12 @@ def _check_unique(cursor: duckdb.DuckDBPyConnection, model: Model, rows: str = T
         )
 
 
-def _absent(rows: str, model: Model, since: int) -> str:
-    """SQL for the rows whose key is not among those committed after `_batch` = since."""
+def _absent(rows: str, model: Model, since: int, until: int) -> str:
+    """SQL for the rows whose key is not among those with since < `_batch` <= until."""
     keys = _names(model.unique_key)
     return (
         f"{rows} anti join (select {keys} from lake.{model.relation}"
-        f" where _batch > {since}) as newer using ({keys})"
+        f" where _batch > {since} and _batch <= {until}) as newer using ({keys})"
     )
 
 
