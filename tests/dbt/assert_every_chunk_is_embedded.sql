@@ -1,15 +1,16 @@
--- A row is a text of which an embedding configuration has no vector.
+-- A row is a text of which an embedding configuration has neither a vector nor a reason why not.
 with wanted as (
 
     select
         chunks.text_hash,
-        configurations.config_hash
+        configurations.config_hash,
+        configurations.embedding_model
     from {{ ref("chunks") }} as chunks
     cross join {{ ref("embedding_configurations") }} as configurations
     where {{ read_by(
         ref("text_embeddings"), ref("chunks"), "chunks._batch", "configurations.config_hash"
     ) }}
-    group by chunks.text_hash, configurations.config_hash
+    group by chunks.text_hash, configurations.config_hash, configurations.embedding_model
 
 )
 
@@ -20,4 +21,8 @@ from wanted
 left join {{ ref("text_embeddings") }} as embeddings
     on wanted.text_hash = embeddings.text_hash
     and wanted.config_hash = embeddings.config_hash
-where embeddings.text_hash is null
+left join {{ postgres_table("operations", "quarantine") }} as set_aside
+    on set_aside.source = 'embedding'
+    and wanted.text_hash = set_aside.external_id
+    and wanted.embedding_model = set_aside.origin
+where embeddings.text_hash is null and set_aside.fingerprint is null

@@ -381,9 +381,8 @@ def lake_functions() -> Iterator[duckdb.DuckDBPyConnection]:
 def spark() -> Iterator[Any]:
     """A local Spark with the same scalar functions."""
     sql = pytest.importorskip("pyspark.sql")
-    from loreline.knowledge.slack_markdown import slack_markdown
-
     from loreline.knowledge.notion_markdown import notion_markdown, notion_title
+    from loreline.knowledge.slack_markdown import slack_markdown
 
     functions = {
         "notion_markdown": notion_markdown,
