@@ -128,6 +128,11 @@ def is_empty_run() -> bool:
     return _running.model.empty
 
 
+def is_full_refresh() -> bool:
+    """Whether dbt runs with `--full-refresh`: what is kept outside the lake is then not trusted."""
+    return _running.model.full_refresh
+
+
 def table_name(relation: duckdb.DuckDBPyRelation) -> str:
     """`lake.schema.table` of what `dbt.ref(…)` gave, for SQL that a Python model writes itself."""
     found = _UPSTREAM.search(relation.sql_query())

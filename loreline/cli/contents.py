@@ -137,7 +137,8 @@ def _print(found: list[CollectionContents]) -> None:
     rows = [[c.vector_collection, c.expected, c.actual, _drift(c)] for c in found]
     print_table(["collection", "expected", "actual", "drift"], rows)
     if any(c.has_drifted for c in found):
-        say("What is served is not what should be. Repair it: loreline build --select tag:serving")
+        say("What is served is not what should be. If `loreline build` does not mend it, somebody")
+        say("changed Postgres itself: loreline build --select vector_collections --full-refresh")
     else:
         say("No drift: each row is there, with the text, vector and permissions it should have.")
 

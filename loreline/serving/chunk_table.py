@@ -44,7 +44,8 @@ class PushResult:
 class ChunkTable:
     """The table of one collection, with its rows in `collections` and `lexeme_counts`.
 
-    `load`, `swap`, `complete` and `drop` are parts of a transaction that the caller opens.
+    `load`, `swap`, `recount`, `complete` and `drop` are parts of a transaction that the caller
+    opens.
     """
 
     connection: psycopg.Connection
@@ -94,22 +95,7 @@ class ChunkTable:
         self._run("drop table {copied}, {split}")
         self._run("alter table {chunks} add primary key (chunk_id)")
         self._run("create index on {chunks} (doc_id)")
-        self._run(
-            """
-            insert into {serving}.lexeme_counts (vector_collection, lexeme, chunks)
-            select {collection}, word, ndoc
-            from ts_stat('select lexemes from {chunks}')
-            """
-        )
-        self._run(
-            """
-            update {serving}.collections
-            set
-                chunk_count = (select count(*) from {chunks}),
-                lexeme_total = (select coalesce(sum(length(lexemes)), 0) from {chunks})
-            where vector_collection = {collection}
-            """
-        )
+        self.recount()
         self.report("stored", chunks)
         return PushResult(documents=documents, inserted=chunks)
 
@@ -145,6 +131,26 @@ class ChunkTable:
             self._run(_ADD_TO_TOTALS)
         self.report("compared", rows.num_rows)
         return result
+
+    def recount(self) -> None:
+        """Count chunks and lexemes anew, whatever was counted before."""
+        self._run("delete from {serving}.lexeme_counts where vector_collection = {collection}")
+        self._run(
+            """
+            insert into {serving}.lexeme_counts (vector_collection, lexeme, chunks)
+            select {collection}, word, ndoc
+            from ts_stat('select lexemes from {chunks}')
+            """
+        )
+        self._run(
+            """
+            update {serving}.collections
+            set
+                chunk_count = (select count(*) from {chunks}),
+                lexeme_total = (select coalesce(sum(length(lexemes)), 0) from {chunks})
+            where vector_collection = {collection}
+            """
+        )
 
     def complete(self, through_batch: int) -> None:
         """Note through which batch the table now holds everything."""

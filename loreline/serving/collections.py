@@ -136,6 +136,7 @@ def push(
     *,
     through_batch: int,
     since: int | None = None,
+    recount: bool = False,
     progress: Progress | None = None,
 ) -> PushResult:
     """Bring a collection to what `rows` say, and serve it.
@@ -153,6 +154,7 @@ def push(
         through_batch: what `pushed_batch` says from then on. When another push has gone further
             meanwhile, `rows` are outdated and not read.
         since: what `pushed_batch` said when `rows` were chosen, to make sure that it still holds.
+        recount: count chunks and lexemes anew: for a table that somebody else has changed.
         progress: called with the name of a step and how many chunks it has done.
 
     Raises:
@@ -172,7 +174,7 @@ def push(
             if state.pushed_batch is None:
                 result = _load(table, rows, through_batch)
             elif state.pushed_batch <= through_batch:
-                result = _apply(table, rows, through_batch)
+                result = _apply(table, rows, through_batch, recount=recount)
         except psycopg.IntegrityError as error:
             raise LorelineError(
                 f"collection {collection.vector_collection} cannot hold a chunk that was pushed "
@@ -358,7 +360,9 @@ def _load(table: ChunkTable, rows: Iterable[pa.RecordBatch], through_batch: int)
     return result
 
 
-def _apply(table: ChunkTable, rows: Iterable[pa.RecordBatch], through_batch: int) -> PushResult:
+def _apply(
+    table: ChunkTable, rows: Iterable[pa.RecordBatch], through_batch: int, *, recount: bool
+) -> PushResult:
     result = PushResult()
     last = CHUNK_SCHEMA.empty_table()
     for documents in whole_documents(rows, ROWS_PER_SWAP):
@@ -367,6 +371,8 @@ def _apply(table: ChunkTable, rows: Iterable[pa.RecordBatch], through_batch: int
         last = documents
     with table.connection.transaction():
         result += table.swap(last)
+        if recount:
+            table.recount()
         table.complete(through_batch)
     return result
 

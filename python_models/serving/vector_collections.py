@@ -4,7 +4,7 @@ from datetime import UTC
 
 import pyarrow as pa
 
-from loreline.dbt_plugin import is_empty_run, settings, table_name
+from loreline.dbt_plugin import is_empty_run, is_full_refresh, settings, table_name
 from loreline.lake.commits import rewritten
 from loreline.postgres import connect
 from loreline.serving.collections import Collection, push, pushed_batch, retire_others, states
@@ -38,7 +38,7 @@ where
     )
 """
 
-# What a manifest that was written anew no longer speaks of.
+# What the manifest does not speak of: not any more since it was written anew, or never did.
 FORGOTTEN = """
 insert into changed
 select distinct null, doc_id, null, null, true, null
@@ -132,7 +132,11 @@ def pushed(session, wanted, tables):
 
 
 def push_collection(session, connection, row, tables):
-    """Push what the manifest changed after the collection's last push."""
+    """Push what the manifest changed after the collection's last push.
+
+    With `--full-refresh` every document is pushed: what somebody else changed in Postgres is
+    compared, too, and mended.
+    """
     collection = Collection(
         vector_collection=row["vector_collection"],
         embedding_model=row["embedding_model"],
@@ -143,11 +147,14 @@ def push_collection(session, connection, row, tables):
     )
     since = pushed_batch(connection, settings(), collection)
     named = {"vector_collection": collection.vector_collection}
-    session.execute(CHANGED.format(**tables), {**named, "since": -1 if since is None else since})
+    known = -1 if since is None or is_full_refresh() else since
+    session.execute(CHANGED.format(**tables), {**named, "since": known})
     highest = session.execute("select max(_batch) from changed").fetchone()[0]
     through = highest if highest is not None else since or 0
     manifest = tables["manifest"].removeprefix("lake.")
-    if since is not None and rewritten(connection, settings(), manifest, since, through):
+    if since is not None and (
+        is_full_refresh() or rewritten(connection, settings(), manifest, since, through)
+    ):
         session.execute(FORGOTTEN.format(**tables), named)
     rows = session.execute(
         CHUNKS.format(**tables), {"embedding_config_hash": row["embedding_config_hash"]}
@@ -159,6 +166,7 @@ def push_collection(session, connection, row, tables):
         rows.to_arrow_reader(ROWS_PER_BATCH),
         through_batch=through,
         since=since,
+        recount=is_full_refresh(),
     )
 
 
