@@ -126,9 +126,9 @@ def measure(settings: Settings, chunk_count: int, rounds: int) -> list[Measureme
         Measurement(
             "chunks/s copied", chunk_count / best["copied"], chunk_count / min(bare), target=0.9
         ),
-        Measurement("chunks/s until served, indexes built", chunk_count / whole),
+        Measurement("chunks/s until served", chunk_count / whole),
         Measurement("recall@10 of the index", unfiltered, 1.0, target=0.98),
-        Measurement("recall@10 under a filter that keeps 1 %", filtered, 1.0, target=0.95),
+        Measurement("recall@10 under a filter of 1 %", filtered, 1.0, target=0.95),
     ]
 
 

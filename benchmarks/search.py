@@ -132,7 +132,7 @@ def measure(settings: Settings, chunk_count: int, question_count: int) -> list[M
     return (
         [
             Measurement(
-                f"{name}: {percentile}th percentile, ms",
+                f"{name}: p{percentile}, ms",
                 float(np.percentile(of, percentile)),
                 target=limits.get(name) if percentile == 95 else None,
                 is_limit=True,
@@ -142,13 +142,13 @@ def measure(settings: Settings, chunk_count: int, question_count: int) -> list[M
         ]
         + [
             Measurement(
-                f"{name} against {reference}: 95th percentile, ms",
+                f"{name} against {reference}: p95, ms",
                 float(np.percentile(times[name], 95)),
                 float(np.percentile(times[reference], 95)),
             )
             for name, reference in (("dense", "bare dense"), ("hybrid", "bare lexical"))
         ]
-        + [Measurement("recall@10 of the bounded lexical candidates", recall, 1.0)]
+        + [Measurement("recall@10 of bounded lexical candidates", recall, 1.0)]
     )
 
 
