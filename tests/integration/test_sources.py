@@ -1,14 +1,17 @@
 """Sources end to end: files in, raw tables and quarantine out."""
 
 import json
+import re
 import shutil
+import sys
+import types
 import zipfile
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
-from dlt_sources import load
+from dlt_sources import load, pipeline
 from dlt_sources.json_files import MAX_FIELD_BYTES
 from dlt_sources.objects import ObjectStore
 from dlt_sources.slices import MAX_PAYLOAD_BYTES
@@ -329,13 +332,34 @@ def test_a_source_run_by_plain_dlt_lands_like_any_other(settings, inputs):
     from loreline.lake.commits import Writer
 
     namespace = f"{settings.prefix}raw_notion"
-    pipeline = dlt.pipeline(
+    plain = dlt.pipeline(
         "plain",
         destination=Lake(settings, namespace, Writer("by hand", "notion", "1")),
         dataset_name=namespace,
         pipelines_dir=str(inputs / "pipelines"),
     )
     write(inputs / "export", {"a.json": [page("p1"), {"object": "user", "id": "u"}]})
-    pipeline.run(notion(inputs / "export", DAY_1))
+    plain.run(notion(inputs / "export", DAY_1))
     assert query(settings, "select external_id from {lake}_notion.pages") == [("p1",)]
     assert query(settings, "select external_id from {lake}_notion.users") == [("u",)]
+
+
+def test_the_source_of_the_documentation_works(settings, inputs, monkeypatch):
+    text = (PROJECT_ROOT / "docs" / "adding-a-source.md").read_text()
+    blocks = re.findall(r"```python\n# dlt_sources/crm/(\S+)\.py\n(.*?)```", text, re.DOTALL)
+    assert [name for name, _ in blocks] == ["settings", "__init__"]
+    for name, code in blocks:
+        full_name = "dlt_sources.crm" + (".settings" if name == "settings" else "")
+        module = types.ModuleType(full_name)
+        module.__path__ = []
+        monkeypatch.setitem(sys.modules, full_name, module)
+        exec(compile(code, name, "exec"), module.__dict__)
+    monkeypatch.setitem(pipeline.SOURCES, "crm", sys.modules["dlt_sources.crm"].crm)
+    account = {"id": "a1", "updated": "2026-09-30T12:00:00Z", "request_id": "1"}
+    lines = [account, {"updated": "2026-09-30"}, account | {"id": "a2", "deleted": True}]
+    write(inputs, {"a.jsonl": "\n".join(map(json.dumps, lines)).encode()})
+    summary = load(settings, "crm", inputs, observed_at=DAY_1)
+    assert (summary.landed, summary.tombstones) == ({"accounts": 2}, 1)
+    assert summary.quarantined == {"missing_id": 1}
+    write(inputs, {"a.jsonl": json.dumps(account | {"request_id": "2"}).encode()})
+    assert load(settings, "crm", inputs, observed_at=DAY_2).unchanged == 1
