@@ -1,6 +1,5 @@
 """Upkeep: compaction, expiry and orphan files, without a reader or a writer noticing."""
 
-import os
 import random
 import signal
 import subprocess
@@ -30,6 +29,7 @@ from loreline.settings import Settings
 
 WRITER = Writer("invocation", "model", "1.0+abc")
 MONTHS_LATER = timedelta(days=60)
+KILLS = [*range(3), *(pytest.param(i, marks=pytest.mark.soak) for i in range(3, 33))]
 
 
 @pytest.fixture
@@ -487,7 +487,7 @@ def test_readers_see_no_error_and_all_rows(settings: Settings, name: str) -> Non
     assert min(counts) >= 59
 
 
-@pytest.mark.parametrize("round_", range(int(os.environ.get("LORELINE_KILL_ROUNDS", "3"))))
+@pytest.mark.parametrize("round_", KILLS)
 def test_a_run_that_is_killed_leaves_the_table_whole(
     settings: Settings, name: str, round_: int
 ) -> None:

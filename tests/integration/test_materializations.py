@@ -1,5 +1,6 @@
 """Materializations, tried on a small dbt project with Loreline's own macros and plugin."""
 
+import itertools
 import os
 import random
 import shutil
@@ -26,6 +27,7 @@ from loreline.postgres import connect
 from loreline.settings import PROJECT_ROOT, Settings
 
 UPSTREAM = Writer("test", "raw.things", "1")
+KILLS = [*range(3), *(pytest.param(i, marks=pytest.mark.soak) for i in range(3, 33))]
 
 PROJECT = f"""
 name: loreline
@@ -122,6 +124,11 @@ class Project:
     def snapshots(self, name: str = "model") -> list[int]:
         table = find_table(load_catalog(self.settings), self.table(name))
         return [snapshot.snapshot_id for snapshot in table.snapshots()] if table else []
+
+    def commit_count(self) -> int:
+        with connect(self.settings) as connection:
+            statement = f"select count(*) from {self.settings.prefix}operations.commits"
+            return connection.execute(statement).fetchone()[0]
 
     def watermarks(self, name: str = "model") -> dict[tuple[str, str], int]:
         with connect(self.settings) as connection:
@@ -724,19 +731,28 @@ def test_each_variant_has_a_watermark_of_its_own(project: Project) -> None:
 
 
 def test_two_builds_at_once_double_nothing(project: Project) -> None:
-    project.write("models/appended.sql", APPEND)
-    project.write("models/merged.sql", MERGE.replace(", score", ""))
-    project.write("models/batched.py", BATCHES)
-    project.write("models/whole.sql", 'select id, name from {{ source("raw", "things") }}')
+    """They race for tables that are there, and for tables that neither has found."""
+    models = {
+        "appended.sql": APPEND,
+        "merged.sql": MERGE.replace(", score", ""),
+        "batched.py": BATCHES,
+        "whole.sql": 'select id, name from {{ source("raw", "things") }}',
+    }
+    for file, text in models.items():
+        project.write(f"models/{file}", text)
     project.land(id=[1, 2, 3], name=list("abc"))
-    names = ("appended", "merged", "batched", "whole")
-    for round_ in range(2):
-        processes = [project.start("run", "--target-path", f"target-{i}") for i in range(2)]
-        assert [process.wait(120) for process in processes] == [0, 0]
-        ids = list(range(1, 4 + 3 * round_))
-        for name in names:
-            assert [i for (i,) in project.rows("id", name)] == ids, name
-        project.land(id=[4, 5, 6], name=list("def"))
+    project.dbt("run")
+    for file, text in models.items():
+        project.write(f"models/new_{file}", text)
+    project.land(id=[4, 5, 6], name=list("def"))
+    processes = []
+    for target in ("target-1", "target-2"):
+        shutil.copytree(project.folder / "target", project.folder / target, dirs_exist_ok=True)
+        processes.append(project.start("run", "--target-path", target))
+    assert [process.wait(120) for process in processes] == [0, 0]
+    for prefix, file in itertools.product(("", "new_"), models):
+        name = prefix + file.partition(".")[0]
+        assert [i for (i,) in project.rows("id", name)] == [1, 2, 3, 4, 5, 6], name
 
 
 def test_a_failing_model_frees_its_lock(project: Project) -> None:
@@ -746,27 +762,34 @@ def test_a_failing_model_frees_its_lock(project: Project) -> None:
         pool.submit(lambda: locked(project.settings, project.table()).__enter__()).result(10)
 
 
-@pytest.mark.parametrize("round_", range(int(os.environ.get("LORELINE_KILL_ROUNDS", "3"))))
+@pytest.mark.parametrize("round_", KILLS)
 def test_a_build_that_is_killed_anywhere_ends_like_an_undisturbed_one(
     project: Project, round_: int
 ) -> None:
+    chance = random.Random(round_)
+    names = ("appended", "merged", "batched")
     project.write("models/appended.sql", APPEND)
     project.write("models/merged.sql", MERGE.replace(", score", ""))
     project.write("models/batched.py", BATCHES)
-    ids = list(range(40))
-    project.land(id=ids[:20], name=[str(i) for i in ids[:20]])
+    rows = [(i, str(i)) for i in range(30)]
+    project.land(id=[i for i, _ in rows[:20]], name=[n for _, n in rows[:20]])
     if round_ % 3:
         project.dbt("run")
-    project.land(id=ids[20:], name=[str(i) for i in ids[20:]])
-    moment = random.Random(round_).uniform(2, 6)
+    project.land(id=[i for i, _ in rows[20:]], name=[n for _, n in rows[20:]])
+
     killed = project.start("run")
-    time.sleep(moment)
+    before, commits_before = project.commit_count(), chance.randrange(0, 7)
+    while killed.poll() is None and project.commit_count() < before + commits_before:
+        time.sleep(0.002)
+    time.sleep(chance.uniform(0, 0.1))
     killed.kill()
     killed.wait()
+
+    for name in names:
+        assert set(project.rows(name=name) if project.snapshots(name) else []) <= set(rows)
     project.dbt("run")
-    expected = [(i, str(i)) for i in ids]
-    for name in ("appended", "merged", "batched"):
-        assert project.rows(name=name) == sorted(expected), (name, moment)
+    for name in names:
+        assert project.rows(name=name) == rows, name
     assert set(project.dbt("run").values()) == {"nothing changed"}
 
 
