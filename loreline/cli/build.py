@@ -136,8 +136,9 @@ def print_summary(summary: BuildSummary, *, with_tables: bool = True) -> None:
     if with_tables:
         print_table(["table", "rows written", "snapshots", "seconds"], rows)
     embedded, changed = summary.rows("text_embeddings"), summary.rows("vector_manifest")
+    tables = len(summary.commits)
     say(
-        f"{len(summary.commits)} tables changed, {embedded:,} texts embedded, "
+        f"{tables} table{'s' if tables > 1 else ''} changed, {embedded:,} texts embedded, "
         f"{changed:,} rows of the vector manifest changed ({summary.seconds:.1f} s)."
     )
 
@@ -220,7 +221,7 @@ class _DbtLog:
         if event.info.level != "info":
             return event.info.level in ("warn", "error")
         if self._show is Show.results:
-            return event.info.name in ("LogModelResult", "LogSeedResult")
+            return event.info.name in ("LogModelResult", "LogSeedResult", "StatsLine")
         return self._show is Show.everything
 
     @staticmethod

@@ -71,31 +71,38 @@ def history(
 def resolve(catalog: Catalog, settings: Settings, given: str) -> str:
     """The `namespace.table` that a person means by its whole name, or by a unique part of it.
 
+    Names are looked for among the tables that this target has written; one that somebody else has
+    written is found by its whole name.
+
     Raises:
         LorelineError: there is none, or more than one.
     """
+    from loreline.lake.catalog import find_table
+
     asked = given.removeprefix("lake.")
-    namespaces = [
-        ".".join(parts)
-        for parts in catalog.list_namespaces()
-        if ".".join(parts).startswith(settings.prefix)
-    ]
-    if "." in asked:
-        wanted = {asked.rsplit(".", 1)[0], settings.prefix + asked.rsplit(".", 1)[0]}
-        namespaces = [namespace for namespace in namespaces if namespace in wanted]
-    bare = asked.rsplit(".", 1)[-1]
-    names = [
-        f"{namespace}.{bare}"
-        for namespace in namespaces
-        if any(found[-1] == bare for found in catalog.list_tables(namespace))
-    ]
-    if len(names) == 1:
-        return names[0]
+    wanted = {asked, settings.prefix + asked}
+    written = _written(settings)
+    names = [name for name in written if name in wanted or name.rsplit(".", 1)[-1] == asked]
+    if len(names) > 1:
+        raise LorelineError(f"{given} is in {', '.join(names)}", "say which")
     if names:
-        raise LorelineError(f"{given} is in {', '.join(sorted(names))}", "say which")
+        return names[0]
+    if "." in asked and find_table(catalog, asked):
+        return asked
     raise LorelineError(
         f"there is no table {given} in the lake", "`loreline sql .tables` lists what is there"
     )
+
+
+def _written(settings: Settings) -> list[str]:
+    from psycopg import sql
+
+    from loreline.postgres import connect
+
+    commits = sql.Identifier(f"{settings.prefix}operations", "commits")
+    query = sql.SQL("select distinct table_name from {} order by table_name").format(commits)
+    with connect(settings.as_reader()) as connection:
+        return [row[0] for row in connection.execute(query)]
 
 
 def read(catalog: Catalog, settings: Settings, name: str) -> list[TableSnapshot]:
@@ -104,7 +111,7 @@ def read(catalog: Catalog, settings: Settings, name: str) -> list[TableSnapshot]
 
     from loreline.postgres import connect
 
-    with connect(settings) as connection:
+    with connect(settings.as_reader()) as connection:
         query = sql.SQL(
             "select snapshot_id, model, invocation_id, code_version, seconds"
             " from {} where table_name = %s"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from rich.text import Text
 
 from loreline.cli.output import console
-from loreline.cli.text import one_line, shortened, visible
+from loreline.cli.text import excerpt, one_line, visible
 
 if TYPE_CHECKING:
     from loreline.serving.search import Hit
@@ -18,7 +18,11 @@ INDENT = 3
 
 
 def print_hit(
-    place: int, hit: Hit, principals: Sequence[str], readers: Sequence[str] | None
+    place: int,
+    hit: Hit,
+    query: str,
+    principals: Sequence[str],
+    readers: Sequence[str] | None = None,
 ) -> None:
     """Print one hit; with `readers`, also its ranks and why the principals may see it.
 
@@ -33,8 +37,8 @@ def print_hit(
     details = [Text(_whence(hit), style="dim")]
     if readers is not None:
         details.append(Text(explanation(hit, principals, readers), style="cyan"))
-    paragraphs = [line.rstrip() for line in visible(hit.text).splitlines() if line.strip()]
-    details.append(Text(shortened("\n".join(paragraphs), TEXT_CHARACTERS)))
+    paragraphs = "\n".join(line.rstrip() for line in hit.text.splitlines() if line.strip())
+    details.append(Text(visible(excerpt(paragraphs, query, TEXT_CHARACTERS))))
     if hit.url:
         details.append(Text(one_line(hit.url), style="blue"))
     for detail in details:

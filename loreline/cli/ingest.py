@@ -64,6 +64,9 @@ def ingest(
         str | None,
         typer.Option(metavar="TIME", help="When the input was exported, if it does not tell."),
     ] = None,
+    again: Annotated[
+        bool, typer.Option("--again", help="Read also input that was landed to its end before.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Land what sources hold.
@@ -76,7 +79,7 @@ def ingest(
     settings = Settings.load()
     loads = choose(sources or [], location, sample, os.environ)
     seen_at = instant(observed_at, "--observed-at") if observed_at else None
-    outcomes = run(settings, loads, seen_at)
+    outcomes = run(settings, loads, seen_at, again=again)
     if as_json:
         print_json([_record(outcome) for outcome in outcomes])
     else:
@@ -127,7 +130,11 @@ def variable(source: str) -> str:
 
 
 def run(
-    settings: Settings, loads: Sequence[Load], observed_at: datetime | None = None
+    settings: Settings,
+    loads: Sequence[Load],
+    observed_at: datetime | None = None,
+    *,
+    again: bool = False,
 ) -> list[Outcome]:
     """Land the sources one after the other; one that fails does not keep the others from it."""
     from dlt_sources import load
@@ -145,6 +152,7 @@ def run(
                     each.location,
                     observed_at=observed_at,
                     progress=progress,
+                    again=again,
                 )
                 outcomes.append(Outcome(each, summary))
             except LorelineError as error:

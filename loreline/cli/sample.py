@@ -24,7 +24,9 @@ What to try next, after `source .venv/bin/activate`:
   loreline search "How much do we offer for Saltmarsh?"
 
   # Three days later: pages edited, deleted and restored, a permission revoked
+  loreline search "How quickly does a flag take effect?" -k 1
   loreline ingest --sample day_two && loreline build
+  loreline search "How quickly does a flag take effect?" -k 1
 
   # Which snapshots a table has, and who made them
   loreline history documents
@@ -105,7 +107,7 @@ def _tour(settings: Settings) -> None:
     say(f'loreline search "{question}" -k 2')
     say()
     for place, hit in enumerate(answer.hits, start=1):
-        print_hit(place, hit, answer.question.principals, None)
+        print_hit(place, hit, question, answer.question.principals)
     say(NEXT.strip())
 
 

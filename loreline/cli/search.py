@@ -229,7 +229,8 @@ def print_answer(answer: Answer, *, explain: bool) -> None:
             + (" that is public." if question.principals == ("public",) else ".")
         )
     for place, hit in enumerate(answer.hits, start=1):
-        print_hit(place, hit, question.principals, answer.readers.get(hit.chunk_id))
+        readers = answer.readers.get(hit.chunk_id)
+        print_hit(place, hit, question.text, question.principals, readers)
 
 
 def _print_explanation(answer: Answer) -> None:

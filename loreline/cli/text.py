@@ -37,6 +37,26 @@ def shortened(text: str, length: int) -> str:
     return text if len(text) <= length else text[: length - 1].rstrip() + "…"
 
 
+def excerpt(text: str, query: str, length: int) -> str:
+    """The part of a text, at most so many characters, in which most words of a query occur.
+
+    It begins with a line or sentence, as late as it can; … says that something was left out.
+    """
+    if len(text) <= length:
+        return text
+    words = {word for word in re.findall(r"\w+", query.casefold()) if len(word) > 3}
+    starts = [match.end() for match in re.finditer(r"^|\n|[.!?] +|$", text)]
+
+    def words_from(start: int) -> int:
+        window = text[start : start + length].casefold()
+        return sum(word in window for word in words)
+
+    start = max(starts, key=lambda start: (words_from(start), start))
+    whole_end = next(start for start in starts if len(text) - start <= length)
+    start = min(start, whole_end) if words_from(start) else 0
+    return ("… " if start else "") + shortened(text[start:], length)
+
+
 def json_safe(document: str) -> str:
     """JSON whose strings keep no character that a terminal obeys; the value is the same."""
     return re.sub(r"[^\x20-\x7e\n]", _json_escaped, document)

@@ -137,7 +137,7 @@ def test_a_hit_is_shown_and_does_nothing(
     width: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("COLUMNS", width)
-    print_hit(1, HIT, ("public",), None)
+    print_hit(1, HIT, "what?", ("public",))
     shown = capsys.readouterr().out
     assert not {"\x1b", "\x07", "\u202e"} & set(shown)
     assert max(len(line) for line in shown.splitlines()) <= int(width)

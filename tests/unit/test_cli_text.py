@@ -9,7 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loreline.cli.text import json_safe, one_line, shortened, visible, visible_in_color
+from loreline.cli.text import (
+    excerpt,
+    json_safe,
+    one_line,
+    shortened,
+    visible,
+    visible_in_color,
+)
 
 any_text = st.text(st.characters(codec=None))
 documents = st.recursive(
@@ -64,3 +71,19 @@ def test_colours_may_stay_where_a_program_of_ours_sets_them() -> None:
 def test_shortened_says_that_something_is_missing() -> None:
     assert shortened("12345", 5) == "12345"
     assert shortened("123 456", 5) == "123…"
+
+
+def test_an_excerpt_is_where_the_words_are() -> None:
+    text = (
+        "First of all.\nNothing here. "
+        + "Filler words stand here. " * 20
+        + "Flags take effect at once."
+    )
+    assert excerpt(text, "How quickly do flags take effect?", 40) == "… Flags take effect at once."
+    assert excerpt(text, "unheard of", 20) == "First of all.\nNothi…"
+    assert excerpt("short", "query", 40) == "short"
+
+
+@given(st.text(), st.text(), st.integers(min_value=2, max_value=50))
+def test_an_excerpt_keeps_its_length(text: str, query: str, length: int) -> None:
+    assert len(excerpt(text, query, length)) <= length + 2
