@@ -92,8 +92,14 @@ class LockedTable:
         self._record_missed_snapshots()
 
     def next_batch(self) -> int:
-        """The number for the rows of the commit that is about to be made."""
+        """The number for the rows of the commit that is about to be made, above all before it.
+
+        Also where the sequence has fallen behind, because Postgres was restored from a backup.
+        """
+        last = self.last_batch()
         row = self._execute("select nextval('{}batch_numbers')").fetchone()
+        if row is not None and row[0] <= last:
+            row = self._execute("select setval('{}batch_numbers', %s)", (last + 1,)).fetchone()
         assert row is not None
         return row[0]
 
@@ -154,7 +160,7 @@ class LockedTable:
         snapshots = self._unrecorded(table)
         with self.connection.transaction():
             for snapshot in snapshots:
-                self._insert_commit(snapshot, writer, operation, batch, rows, seconds)
+                self._insert_commit(snapshot, writer, operation, batch, seconds)
             self.save_watermarks(watermarks)
         current = table.current_snapshot()
         assert current is not None
@@ -233,11 +239,10 @@ class LockedTable:
                 *(_property(snapshot, k) or "" for k in ("invocation-id", "model", "code-version"))
             )
             number = int(batch) if batch else _highest_batch(table, snapshot)
-            added = int(_summary(snapshot).get("added-records", 0))
             with self.connection.transaction():
                 # DuckDB's MERGE sets no properties of ours.
                 operation = _property(snapshot, "operation") or "merge"
-                self._insert_commit(snapshot, writer, operation, number, added, 0.0)
+                self._insert_commit(snapshot, writer, operation, number, 0.0)
                 if text := _property(snapshot, "watermarks"):
                     self.save_watermarks(Watermarks.from_json(text))
 
@@ -263,13 +268,7 @@ class LockedTable:
         return found[::-1]
 
     def _insert_commit(
-        self,
-        snapshot: Snapshot,
-        writer: Writer,
-        operation: str,
-        batch: int,
-        rows: int,
-        seconds: float,
+        self, snapshot: Snapshot, writer: Writer, operation: str, batch: int, seconds: float
     ) -> None:
         self._execute(
             "insert into {}commits (table_name, snapshot_id, invocation_id, model, code_version,"
@@ -283,7 +282,7 @@ class LockedTable:
                 writer.code_version,
                 operation,
                 batch,
-                rows,
+                int(_summary(snapshot).get("added-records", 0)),
                 seconds,
             ),
         )

@@ -248,6 +248,18 @@ def test_numbers_become_visible_in_order_under_many_writers(settings: Settings, 
         assert after[: len(before)] == before
 
 
+def test_numbers_go_on_where_the_sequence_was_set_back(settings: Settings, name: str) -> None:
+    """As by a backup of Postgres that is older than the lake."""
+    commits.append(settings, name, numbers(1), writer=WRITER)
+    last = commits.append(settings, name, numbers(2), writer=WRITER)
+    with connect(settings, autocommit=True) as connection:
+        operations = f"{settings.prefix}operations"
+        connection.execute(f"alter sequence {operations}.batch_numbers restart")
+        connection.execute(f"truncate {operations}.commits")
+    after = [commits.append(settings, name, numbers(i), writer=WRITER) for i in (3, 4)]
+    assert [commit and last and commit.batch - last.batch for commit in after] == [1, 2]
+
+
 def test_an_append_and_an_overwrite_wait_for_each_other(settings: Settings, name: str) -> None:
     def appends() -> None:
         for i in range(6):

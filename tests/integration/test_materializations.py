@@ -438,6 +438,13 @@ def test_a_merge_inserts_updates_and_else_does_nothing(project: Project) -> None
     assert len({last[1], last[2], last[4]}) == 1
     assert last[1] > first[1]
     assert project.rows(at=before[-1]) == [(1, "a", 1.0), (2, "b", None), (3, None, 3.0)]
+    # DuckDB commits the updates and the inserts at once, as two snapshots.
+    with connect(project.settings) as connection:
+        statement = (
+            f"select sum(rows) from {project.settings.prefix}operations.commits"
+            " where table_name = %s and operation = 'merge'"
+        )
+        assert connection.execute(statement, (project.table(),)).fetchone() == (3,)
 
 
 def test_a_merge_into_a_partitioned_table(project: Project) -> None:
