@@ -16,6 +16,7 @@ from dlt.pipeline.exceptions import PipelineStepFailed
 
 from dlt_sources.destination import Lake
 from dlt_sources.gateway import gateway
+from dlt_sources.inputs import fingerprint, remember, was_landed
 from dlt_sources.landing import Landing, LoadSummary, raw_resource
 from dlt_sources.notion import notion
 from dlt_sources.slack import slack
@@ -40,12 +41,13 @@ def load(
     *,
     observed_at: datetime | None = None,
     progress: Callable[[str], None] | None = None,
+    again: bool = False,
     **options: Any,
 ) -> LoadSummary:
     """Land what a source holds at a location.
 
     What an interrupted run had already compared is committed first. Landing the same input again
-    changes nothing.
+    changes nothing; input that was landed to its end is not even read.
 
     Args:
         settings: the stores.
@@ -53,6 +55,7 @@ def load(
         location: the file or folder to read.
         observed_at: when the input was exported, if the location does not tell.
         progress: told in a line what goes on.
+        again: read and compare also what was landed to its end before.
         options: arguments of the source's own, such as Slack's `max_deleted_share`.
 
     Raises:
@@ -70,12 +73,17 @@ def load(
 
         pipeline = _pipeline(settings, landing.namespace, committed)
         _run(pipeline)
+        identity = fingerprint(Path(location), observed_at, options)
+        if not again and was_landed(landing, identity):
+            summary.seconds = time.monotonic() - started
+            return summary
         rows = _Rows(SOURCES[source](location, observed_at, landing=landing, **options))
         while package := rows.package():
             _run(pipeline, package)
         landing.finish(rows.resources)
         if rows.error:
             raise rows.error
+        remember(landing, identity)
     summary.seconds = time.monotonic() - started
     return summary
 
