@@ -182,7 +182,7 @@ def run_step(step: str, arguments: list[str]) -> None:
     stub_embedding()
     from dbt.cli.main import dbtRunner
 
-    command = ["parse"] if step == "parse" else ["build", "--exclude", "tag:manual"]
+    command = ["parse"] if step == "parse" else ["build", "--exclude-resource-type", "unit_test"]
     folder = str(Path(os.environ["LORELINE_HOME"]) / "project")
     result = dbtRunner().invoke([*command, "--project-dir", folder, "--profiles-dir", folder])
     if not result.success:

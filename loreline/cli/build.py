@@ -28,6 +28,7 @@ DBT_FAILED = 1
 DBT_BROKE = 2
 
 SELECTING = ("--exclude", "--selector")
+RESOURCE_TYPES = ("--resource-type", "--resource-types", "--exclude-resource-type")
 MANUAL = "tag:manual"
 
 
@@ -78,7 +79,8 @@ def build(context: typer.Context, as_json: Json = False) -> None:
 
     loreline build --select knowledge --full-refresh
 
-    Models tagged manual are left out unless they are selected by name.
+    Models tagged manual are left out unless they are selected by name; so are dbt's unit tests,
+    which look at no data.
     """
     from loreline.settings import Settings
 
@@ -156,7 +158,7 @@ def with_target(settings: Settings, arguments: Sequence[str]) -> Settings:
 
 
 def dbt_arguments(arguments: Sequence[str]) -> list[str]:
-    """What `dbt` is called with: our project, and no manual model that is not asked for."""
+    """What `dbt` is called with: our project, nothing manual and no unit test unasked."""
     from loreline.settings import PROJECT_ROOT
 
     complete = ["build", *arguments]
@@ -167,6 +169,9 @@ def dbt_arguments(arguments: Sequence[str]) -> list[str]:
         arguments
     ):
         complete += ["--exclude", MANUAL]
+    # Unit tests look at the code, not at the data: `dbt build` and `dbt test` in CI run them.
+    if not any(_names(argument, *RESOURCE_TYPES) for argument in arguments):
+        complete += ["--exclude-resource-type", "unit_test"]
     if not is_interactive():
         complete.append("--no-use-colors")
     return complete
