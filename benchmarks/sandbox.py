@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import os
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -55,21 +56,28 @@ class Measurement:
 
 @contextmanager
 def postgres_of_its_own() -> Iterator[Settings]:
-    """Settings with schemas that only this run knows, in the configured Postgres or a new stack."""
-    given = Settings.load()
+    """Settings with schemas that only this run knows.
+
+    They lie in the Postgres of `LORELINE_POSTGRES_URL`, or in a stack that is started for this run.
+    """
+    settings = dataclasses.replace(
+        Settings.load(), target="ci", namespace_suffix=f"benchmark{uuid.uuid4().hex[:8]}"
+    )
+    if "LORELINE_POSTGRES_URL" in os.environ:
+        with _schemas(settings):
+            yield settings
+        return
     with tempfile.TemporaryDirectory(prefix="loreline-benchmark-") as folder:
         home = Path(folder)
-        if not given.postgres_url:
+        try:
             stack.up(home)
             variables = json.loads((home / "stack.json").read_text())["variables"]
-            given = dataclasses.replace(given, postgres_url=variables["LORELINE_POSTGRES_URL"])
-        name = f"benchmark{uuid.uuid4().hex[:8]}"
-        settings = dataclasses.replace(given, target="ci", namespace_suffix=name)
-        try:
-            upgrade(settings)
-            yield settings
+            settings = dataclasses.replace(
+                settings, postgres_url=variables["LORELINE_POSTGRES_URL"]
+            )
+            with _schemas(settings):
+                yield settings
         finally:
-            _drop_schemas(settings)
             stack.down(home)
 
 
@@ -109,8 +117,13 @@ def _number(value: float | None) -> str:
     return f"{value:,.0f}" if value >= 1_000 else f"{value:.4g}"
 
 
-def _drop_schemas(settings: Settings) -> None:
-    with connect(settings, autocommit=True) as connection:
-        for schema in ("serving", "operations"):
-            name = Identifier(f"{settings.prefix}{schema}")
-            connection.execute(SQL("drop schema if exists {} cascade").format(name))
+@contextmanager
+def _schemas(settings: Settings) -> Iterator[None]:
+    upgrade(settings)
+    try:
+        yield
+    finally:
+        with connect(settings, autocommit=True) as connection:
+            for schema in ("serving", "operations"):
+                name = Identifier(f"{settings.prefix}{schema}")
+                connection.execute(SQL("drop schema if exists {} cascade").format(name))
