@@ -97,6 +97,9 @@ def test_killed_loads_end_in_the_same_tables(settings, tmp_path, rounds):
     postgres.upgrade(undisturbed)
     load(undisturbed, "notion", folder)
     assert killed == versions(undisturbed)
+    # Another input with the same objects: it has to be compared.
+    with (folder / "a.jsonl").open("a") as file:
+        file.write("\n")
     again = load(settings, "notion", folder)
     assert (again.rows, again.unchanged, again.quarantined) == (0, 1_000, {"broken_json": 1})
     with duck.connect(settings) as connection:

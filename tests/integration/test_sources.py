@@ -92,6 +92,7 @@ def test_bad_lines_are_set_aside_once_and_the_rest_lands(settings, inputs):
         for _, _, reason, _, text, uri, _ in found
     }
     assert kept == BAD_LINES
+    write(inputs, {"b.jsonl": b"\n"})
     again = load(settings, "gateway", inputs)
     assert (again.rows, again.unchanged) == (0, 20)
     assert again.quarantined == summary.quarantined
@@ -182,8 +183,9 @@ def test_a_page_that_is_absent_is_not_deleted_and_one_in_the_bin_is(settings, in
     assert (summary.landed, summary.tombstones) == ({"pages": 1}, 1)
     restored = load(settings, "notion", inputs / "1", observed_at=DAY_3)
     assert (restored.rows, restored.unchanged) == (1, 1)
+    write(inputs / "2", {"b.json": [{"object": "user", "id": "u"}]})
     old = load(settings, "notion", inputs / "2", observed_at=DAY_2)
-    assert (old.rows, old.outdated) == (0, 1)
+    assert (old.landed, old.outdated) == ({"users": 1}, 1)
 
 
 def test_a_large_page_is_an_object(settings, inputs):
@@ -310,17 +312,22 @@ def test_a_zip_and_the_same_tree_unpacked_are_one_export(settings, inputs):
 
 
 @pytest.mark.parametrize("source", ["notion", "slack", "gateway"])
-def test_the_sample_lands_once_and_day_two_only_what_changed(settings, source):
+def test_the_sample_lands_once_and_day_two_only_what_changed(settings, inputs, source):
     first = load(settings, source, SAMPLE / "day_one" / source)
     assert first.rows > 60 and not first.quarantined
     before = snapshots(settings, source)
     again = load(settings, source, SAMPLE / "day_one" / source)
     assert (again.rows, again.outdated, again.quarantined) == (0, 0, {})
+    # The same objects in another input.
+    copied = shutil.copytree(SAMPLE / "day_one" / source, inputs)
+    write(inputs, {"export.json": (inputs / "export.json").read_bytes() + b"\n"})
+    compared = load(settings, source, copied)
+    assert (compared.rows, compared.unchanged) == (0, first.rows)
     assert snapshots(settings, source) == before
     second = load(settings, source, SAMPLE / "day_two" / source)
     assert 0 < second.rows < first.rows / 3
-    old = load(settings, source, SAMPLE / "day_one" / source)
-    assert old.rows == 0
+    write(inputs, {"export.json": (inputs / "export.json").read_bytes() + b"\n"})
+    assert load(settings, source, copied).rows == 0
     assert load(settings, source, SAMPLE / "day_two" / source).rows == 0
 
 
