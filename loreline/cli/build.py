@@ -277,10 +277,10 @@ def _commits(settings: Settings, invocation_id: str) -> Iterator[ModelCommit]:
 
     from loreline.postgres import connect
 
-    # A merge may take two snapshots, each of which is recorded with the rows of both.
+    # A merge may take two snapshots, each of which is recorded with the time of both.
     query = sql.SQL(
         "with writes as ("
-        "select table_name, batch, min(model) as model, max(rows) as rows,"
+        "select table_name, batch, min(model) as model, sum(rows) as rows,"
         " count(*) as snapshots, max(seconds) as seconds"
         " from {} where invocation_id = %s group by table_name, batch)"
         " select table_name as table, min(model) as model, sum(rows)::bigint as rows,"

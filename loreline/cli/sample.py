@@ -55,7 +55,7 @@ def run_sample() -> None:
         )
     stack.up()
     settings = Settings.load()
-    _land(settings)
+    land(settings)
     say()
     summary = build.run(settings, [], show=build.Show.results)
     build.print_summary(summary, with_tables=False)
@@ -65,7 +65,7 @@ def run_sample() -> None:
     _tour(settings)
 
 
-def _land(settings: Settings) -> None:
+def land(settings: Settings) -> None:
     """Land the first day of those sources of which nothing is landed yet."""
     known = _landed(settings)
     loads = [
@@ -98,7 +98,7 @@ def _tour(settings: Settings) -> None:
     from loreline.settings import PROJECT_ROOT
 
     with connect(settings.as_reader()) as lake:
-        print_table(["where", "tables and their rows"], _inventory(lake, settings))
+        print_table(["where", "tables and their rows"], inventory(lake, settings))
         question = first_question(
             (PROJECT_ROOT / "sample_workspace" / "questions.yaml").read_text()
         )
@@ -111,7 +111,8 @@ def _tour(settings: Settings) -> None:
     say(NEXT.strip())
 
 
-def _inventory(lake: duckdb.DuckDBPyConnection, settings: Settings) -> list[tuple[str, str]]:
+def inventory(lake: duckdb.DuckDBPyConnection, settings: Settings) -> list[tuple[str, str]]:
+    """Each namespace of this target, and its tables with their numbers of rows."""
     from loreline.cli.contents import compare
     from loreline.cli.sql import TABLES
 

@@ -17,7 +17,8 @@ import pyarrow as pa
 import pytest
 from psycopg.sql import SQL, Identifier
 
-from loreline.cli import main
+from loreline.cli import main, sample
+from loreline.lake import duck
 from loreline.lake.commits import Writer, append, locked
 from loreline.postgres import connect
 from loreline.serving.collections import CHUNK_SCHEMA, Collection, push, states
@@ -397,6 +398,33 @@ def test_a_load_that_fails_is_named_and_the_others_land(run: Run, tmp_path: Path
     assert code == 1
     assert "nothing is at" in json.loads(out)[0]["error"]
     assert error.startswith("loreline: gateway: nothing is at")
+
+
+def test_the_sample_is_landed_once(run: Run, settings: Settings, capsys: Any) -> None:
+    sample.land(settings)
+    assert {line.split()[0] for line in capsys.readouterr().out.splitlines()[3:]} == {
+        "gateway",
+        "notion",
+        "slack",
+    }
+    sample.land(settings)
+    assert "landed already" in capsys.readouterr().out
+
+
+def test_the_sample_is_for_a_stack_of_its_own(run: Run) -> None:
+    code, out, error = run("run-sample")
+    assert (code, out) == (1, "")
+    assert "is for target local, not ci" in error
+
+
+def test_the_inventory_counts_what_is_where(
+    settings: Settings, publish: Callable[..., None]
+) -> None:
+    publish(PAGES)
+    with duck.connect(settings.as_reader()) as lake:
+        found = dict(sample.inventory(lake, settings))
+    assert found[f"lake.{settings.prefix}knowledge"] == "chunks 3, documents_current 3, people 1"
+    assert found[f"pg.{settings.prefix}serving"] == f"{COLLECTION.vector_collection} 3"
 
 
 def _now() -> str:
