@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from types import ModuleType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from loreline.cli.options import Json
 from loreline.cli.output import print_json, print_table, say, warn
+from loreline.errors import LorelineError
 
 if TYPE_CHECKING:
     from loreline.settings import Settings
@@ -23,11 +25,9 @@ def up(as_json: Json = False) -> None:
     SeaweedFS serves S3 and the Iceberg catalog; Postgres brings pgvector. All they need is in
     LORELINE_HOME, which is .loreline in the checkout unless it is set.
     """
-    from loreline import stack
     from loreline.settings import Settings
 
-    before = Settings.load()
-    services = stack.up(before.home)
+    services = _lifecycle().up(Settings.load().home)
     if as_json:
         print_json([_record(service) for service in services])
         return
@@ -37,11 +37,10 @@ def up(as_json: Json = False) -> None:
 
 def down(as_json: Json = False) -> None:
     """Stop the local stores; the data stay."""
-    from loreline import stack
     from loreline.settings import Settings
 
     settings = Settings.load()
-    stopped = stack.down(settings.home)
+    stopped = _lifecycle().down(settings.home)
     if as_json:
         print_json({"stopped": stopped})
     elif stopped:
@@ -55,11 +54,10 @@ def status(as_json: Json = False) -> None:
 
     Exit code 1 when something does not run.
     """
-    from loreline import stack
     from loreline.settings import Settings
 
     settings = Settings.load()
-    services = stack.status(settings.home)
+    services = _lifecycle().status(settings.home)
     if as_json:
         print_json([_record(service) for service in services])
     else:
@@ -124,6 +122,17 @@ def upgrade(as_json: Json = False) -> None:
         print_table(["applied"], [[str(migration)] for migration in applied])
     else:
         say("The schema is up to date.")
+
+
+def _lifecycle() -> ModuleType:
+    try:
+        from loreline.stack import lifecycle
+    except ModuleNotFoundError as error:
+        raise LorelineError(
+            f"the local stack is not installed ({error.name} is missing)",
+            "run `pip install 'loreline[stack]'`, or set LORELINE_* to services of yours",
+        ) from error
+    return lifecycle
 
 
 def _record(service: ServiceStatus) -> dict[str, Any]:

@@ -71,7 +71,7 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> Callable[[BaseException], None]:
         def down(_: object) -> list[str]:
             raise error
 
-        monkeypatch.setattr("loreline.stack.down", down)
+        monkeypatch.setattr("loreline.stack.lifecycle.down", down)
 
     return fail_with
 
@@ -129,6 +129,16 @@ def test_status_of_a_stack_that_was_never_started(capsys: pytest.CaptureFixture[
 def test_down_without_a_stack_is_harmless(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["down"]) == 0
     assert capsys.readouterr().out == "Nothing was running.\n"
+
+
+def test_without_its_packages_it_is_said_how_to_get_a_stack(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "psutil", None)
+    for name in [name for name in sys.modules if name.startswith("loreline.stack")]:
+        monkeypatch.delitem(sys.modules, name)
+    assert main(["up"]) == 1
+    assert "pip install 'loreline[stack]'" in _only_line(capsys)
 
 
 @pytest.mark.parametrize(
