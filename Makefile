@@ -22,10 +22,11 @@ test-fast: $(INSTALLED)  ## unit tests: no services, under a minute
 soak: $(INSTALLED)  ## the long rounds: kills at random moments, many times over
 	@$(BIN)/pytest -m soak
 
-lint: $(INSTALLED)  ## ruff, and sqlfluff for the SQL
+lint: $(INSTALLED)  ## ruff, sqlfluff, and SQL that means the same on Spark
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/ruff format --quiet --check .
 	@test ! -f .sqlfluff || $(BIN)/sqlfluff lint --nocolor --disable-progress-bar models macros tests
+	@$(BIN)/python -m loreline.portable_sql
 
 lock:  ## write requirements.lock anew, from pyproject.toml, in an environment made for it
 	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && \

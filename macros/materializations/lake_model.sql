@@ -1,4 +1,5 @@
-{# What the plugin needs to know of the node that is materialized. #}
+{# What the plugin needs to know of the node that is materialized. dbt lets no Python model have a
+   contract: the columns that one declares are taken for it. #}
 {% macro lake_model(materialized) %}
   {% set columns = [] %}
   {% for column in model.columns.values() if column.data_type %}
@@ -17,7 +18,7 @@
     "is_incremental": is_incremental(),
     "full_refresh": should_full_refresh(),
     "empty": flags.EMPTY or false,
-    "contract": config.get("contract").enforced or false,
+    "contract": config.get("contract").enforced or model.language == "python" and columns != [],
     "columns": columns,
     "partition_by": config.get("partition_by") or [],
     "on_schema_change": config.get("on_schema_change") or "append_new_columns",

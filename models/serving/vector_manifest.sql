@@ -1,6 +1,6 @@
 -- One row per chunk that a collection in Postgres should hold, or held once (`is_deleted`).
--- A document's new version takes over when all of its chunks are embedded; until then the chunks of
--- the version before stay, under the permissions of now.
+-- A document's new version takes over when each of its chunks is embedded or set aside as unusable;
+-- until then the chunks of the version before stay, under the permissions of now.
 {{ config(
     materialized="incremental",
     incremental_strategy="merge",
@@ -76,6 +76,15 @@ pairs as (
 
 ),
 
+-- Texts without a usable vector.
+rejected as (
+
+    select distinct external_id as text_hash
+    from {{ source("operations", "quarantine") }}
+    where source = 'embedding'
+
+),
+
 wanted as (
 
     select
@@ -85,6 +94,7 @@ wanted as (
         pairs.document_version_id,
         chunks.text_hash,
         embeddings.vector_sha256,
+        coalesce(embeddings.vector_sha256, rejected.text_hash) is not null as is_settled,
         pairs.allowed_principals
     from pairs
     inner join {{ ref("chunks") }} as chunks
@@ -93,6 +103,7 @@ wanted as (
     left join {{ ref("text_embeddings") }} as embeddings
         on chunks.text_hash = embeddings.text_hash
         and pairs.embedding_config_hash = embeddings.config_hash
+    left join rejected on chunks.text_hash = rejected.text_hash
     where not pairs.is_deleted
 
 ),
@@ -104,8 +115,10 @@ readiness as (
         pairs.doc_id,
         pairs.allowed_principals,
         pairs.is_deleted or pairs.is_blank
-        or (count(wanted.chunk_id) > 0 and count(wanted.chunk_id) = count(wanted.vector_sha256))
-            as is_ready
+        or (
+            count(wanted.chunk_id) > 0
+            and count(wanted.chunk_id) = count(case when wanted.is_settled then 1 end)
+        ) as is_ready
     from pairs
     left join wanted
         on pairs.vector_collection = wanted.vector_collection
@@ -134,7 +147,7 @@ live as (
     inner join readiness
         on wanted.vector_collection = readiness.vector_collection
         and wanted.doc_id = readiness.doc_id
-    where readiness.is_ready
+    where readiness.is_ready and wanted.vector_sha256 is not null
 
 ),
 
