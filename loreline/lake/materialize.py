@@ -208,7 +208,8 @@ def materialize_batches(
     a concurrent run has committed is left out.
 
     Raises:
-        LorelineError: there is no key, or one repeats within a batch or is null.
+        LorelineError: the contract does not hold, there is no key, or one repeats within a batch or
+            is null.
     """
     if not model.unique_key:
         raise LorelineError(
@@ -233,6 +234,7 @@ def materialize_batches(
             # What this run has committed cannot come again; what others have, before or since, may.
             until = before if table.last_batch() == own else table.last_batch()
             with _registered(cursor, rows) as name:
+                _check_contract(cursor, model, name)
                 _check_unique(cursor, model, name)
                 if until > since:
                     absent = _absent(name, model, since, until)
@@ -358,13 +360,13 @@ def _evolve(table: LockedTable, cursor: duckdb.DuckDBPyConnection, model: Model)
         cursor.execute(f"alter table {TEMPORARY} add column {_name(name)} {kind}")
 
 
-def _check_contract(cursor: duckdb.DuckDBPyConnection, model: Model) -> None:
+def _check_contract(cursor: duckdb.DuckDBPyConnection, model: Model, rows: str = TEMPORARY) -> None:
     if not model.contract:
         return
     declared = ", ".join(f"{_name(name)} {kind}" for name, kind, _ in model.columns)
     cursor.execute(f"create or replace temp table {TEMPORARY}_contract ({declared})")
     expected = dict(_describe(cursor, f"{TEMPORARY}_contract"))
-    actual = {n: t for n, t in _describe(cursor, TEMPORARY) if not n.startswith("_")}
+    actual = {n: t for n, t in _describe(cursor, rows) if not n.startswith("_")}
     faults = [
         f"{name}: declared {expected.get(name, 'not at all')}, is {actual.get(name, 'missing')}"
         for name in dict.fromkeys([*expected, *actual])
@@ -373,7 +375,7 @@ def _check_contract(cursor: duckdb.DuckDBPyConnection, model: Model) -> None:
     for name, _, not_null in model.columns:
         if not_null and not name.startswith("_") and name in actual:
             nulls = cursor.execute(
-                f"select count(*) from {TEMPORARY} where {_name(name)} is null"
+                f"select count(*) from {rows} where {_name(name)} is null"
             ).fetchone()
             if nulls and nulls[0]:
                 faults.append(f"{name}: {nulls[0]} rows are null")
