@@ -28,7 +28,7 @@ from pyiceberg.table import Table
 from pyiceberg.table.snapshots import Operation, Snapshot
 
 from loreline.lake.catalog import ensure_table, find_table, load_catalog, replace_layout
-from loreline.lake.snapshots import ReplaceFiles, write_files
+from loreline.lake.snapshots import Changes, ReplaceFiles, write_files
 from loreline.postgres import connect
 from loreline.settings import Settings
 
@@ -214,7 +214,7 @@ class LockedTable:
             **{f"loreline.{key}": value for key, value in (properties or {}).items()},
         }
         remaining = batches if first is None else itertools.chain([first], batches)
-        with table.transaction() as transaction:
+        with Changes(table) as transaction:
             if replaces:
                 replace_layout(transaction, stamped.schema, partition_by)
                 snapshot = ReplaceFiles(transaction, Operation.OVERWRITE, summary)

@@ -31,7 +31,7 @@ from pyiceberg.typedef import Record
 from loreline.errors import LorelineError
 from loreline.lake.catalog import find_table
 from loreline.lake.commits import LockedTable, Writer, locked
-from loreline.lake.snapshots import ReplaceFiles, pieces
+from loreline.lake.snapshots import Changes, ReplaceFiles, pieces
 from loreline.settings import Settings
 
 # Size in the store that the files of a group have together, at most.
@@ -171,7 +171,7 @@ def _commit(
         **_kept_properties(table),
     }
     replaced = set[str]().union(*(group.paths for group, _ in done))
-    with table.transaction() as transaction:
+    with Changes(table) as transaction:
         unneeded = _unneeded(live, replaced)
         with ReplaceFiles(transaction, Operation.REPLACE, properties, unneeded) as snapshot:
             for group, file in done:

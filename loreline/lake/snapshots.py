@@ -1,4 +1,4 @@
-"""What pyiceberg 0.12 does not do: write files in bounded memory, and let go of delete files."""
+"""What pyiceberg 0.12 lacks: writes in bounded memory, cheap commits, no delete files for ever."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from pyiceberg.manifest import DataFile, ManifestContent, ManifestFile
 from pyiceberg.table import Table, Transaction
 from pyiceberg.table.metadata import TableMetadata
 from pyiceberg.table.snapshots import Operation, Summary
+from pyiceberg.table.update import TableUpdate
 from pyiceberg.table.update.snapshot import _OverwriteFiles
 from pyiceberg.typedef import EMPTY_DICT
 
@@ -63,6 +64,26 @@ def pieces(batches: Iterable[pa.RecordBatch], size: int) -> Iterator[list[pa.Rec
         gathered += batch.nbytes
     if piece:
         yield piece
+
+
+class Changes(Transaction):
+    """A transaction that works its state out once for each change.
+
+    pyiceberg copies the metadata, every snapshot included, as often as it is asked for: fifteen
+    times in an append, which made one take 1 s of CPU at 700 snapshots.
+    """
+
+    _state: tuple[TableMetadata, tuple[TableUpdate, ...], TableMetadata] | None = None
+
+    @property
+    def table_metadata(self) -> TableMetadata:
+        """The table with the changes so far."""
+        before, updates = self._table.metadata, self._updates
+        if not updates:
+            return before
+        if self._state is None or self._state[0] is not before or self._state[1] is not updates:
+            self._state = before, updates, super().table_metadata
+        return self._state[2]
 
 
 class ReplaceFiles(_OverwriteFiles):
