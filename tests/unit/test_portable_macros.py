@@ -382,6 +382,7 @@ def lake_functions() -> Iterator[duckdb.DuckDBPyConnection]:
 def spark() -> Iterator[Any]:
     """A local Spark with the same scalar functions."""
     from pyspark import sql
+
     from loreline.knowledge.notion_markdown import notion_markdown, notion_title
     from loreline.knowledge.slack_markdown import slack_markdown
 
