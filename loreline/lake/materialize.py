@@ -226,18 +226,19 @@ def materialize_batches(
                 table.overwrite(batches, model.writer, partition_by=model.partition_by)
             )
     with locked(settings, model.relation) as table:
-        before = own = table.last_batch()
+        others = own = table.last_batch()
     for batch in batches:
         with locked(settings, model.relation) as table:
             rows = pa.Table.from_batches([batch])
             since = reading.earliest_repeat()
             # What this run has committed cannot come again; what others have, before or since, may.
-            until = before if table.last_batch() == own else table.last_batch()
+            if table.last_batch() != own:
+                others = table.last_batch()
             with _registered(cursor, rows) as name:
                 _check_contract(cursor, model, name)
                 _check_unique(cursor, model, name)
-                if until > since:
-                    absent = _absent(name, model, since, until)
+                if others > since:
+                    absent = _absent(name, model, since, others)
                     rows = cursor.execute(f"from {absent}").to_arrow_table()
             commits += _kept(table.append(rows, model.writer, partition_by=model.partition_by))
             own = table.last_batch()
