@@ -283,7 +283,9 @@ conversations as (
         max(source_updated_at) as source_updated_at,
         max(observed_at) as observed_at,
         -- Batches end where a load was cut: what was observed at once goes by the messages' order.
-        {{ arg_max("raw_dlt_id", "cast(observed_at as string) || ' ' || ts") }} as raw_dlt_id,
+        {{ arg_max(
+            "raw_dlt_id", "coalesce(cast(observed_at as string), '') || ' ' || ts"
+        ) }} as raw_dlt_id,
         max(raw_batch) as raw_batch
     from spoken
     group by channel_id, anchor_day, conversation_ts
