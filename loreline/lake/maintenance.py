@@ -18,12 +18,14 @@ from pyiceberg.table import Table
 from pyiceberg.table.metadata import TableMetadata
 from pyiceberg.table.refs import SnapshotRefType
 from pyiceberg.table.snapshots import Snapshot
+from pyiceberg.table.update.snapshot import ExpireSnapshots
 
 from loreline.errors import LorelineError
 from loreline.lake.catalog import find_table, load_catalog
 from loreline.lake.commits import locked
 from loreline.lake.compaction import compact, groups_worth_rewriting, live_files
 from loreline.lake.objects import object_store
+from loreline.lake.snapshots import Changes
 from loreline.postgres import connect
 from loreline.settings import Settings
 
@@ -185,7 +187,8 @@ def _expire(settings: Settings, name: str, cutoff: datetime, dry_run: bool) -> A
         table.refresh()
         if not expired <= _ids(expirable(table.metadata, cutoff)):
             return None  # A tag was set meanwhile: the next run sees what it holds.
-        table.maintenance.expire_snapshots().by_ids(list(expired)).commit()
+        with Changes(table) as transaction:
+            ExpireSnapshots(transaction).by_ids(list(expired)).commit()
     _delete(object_store(settings), files)
     return action
 

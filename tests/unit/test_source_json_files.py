@@ -83,9 +83,7 @@ def rejects(items):
 
 
 @pytest.mark.parametrize(("bad", "reason"), BAD[4:])
-@pytest.mark.parametrize(
-    "around", [b"[%s]", b'{"object": "list", "results": [%s], "n": 1}']
-)
+@pytest.mark.parametrize("around", [b"[%s]", b'{"object": "list", "results": [%s], "n": 1}'])
 def test_a_bad_element_leaves_its_neighbours_alone(bad, reason, around):
     raw = around % b", ".join([b'{"id": 1}', bad, b'{"id": "]}"}', b"2"])
     found = records(raw)
