@@ -337,7 +337,7 @@ def append(
 def last_batch(connection: psycopg.Connection, settings: Settings, name: str) -> int:
     """The highest `_batch` recorded for a table; -1 when nothing was."""
     statement = SQL("select coalesce(max(batch), -1) from {}.commits where table_name = %s").format(
-        Identifier(f"{settings.prefix}operations")
+        _records_of(settings, name)
     )
     row = connection.execute(statement, (name,)).fetchone()
     assert row is not None
@@ -351,8 +351,14 @@ def rewritten(
     statement = SQL(
         "select 1 from {}.commits where table_name = %s and batch > %s and batch <= %s"
         " and operation = 'overwrite' limit 1"
-    ).format(Identifier(f"{settings.prefix}operations"))
+    ).format(_records_of(settings, name))
     return connection.execute(statement, (name, low, high)).fetchone() is not None
+
+
+def _records_of(settings: Settings, name: str) -> Identifier:
+    """The schema that records a table's commits: of a deferred upstream, the plain one."""
+    prefix = settings.prefix if name.startswith(settings.prefix) else ""
+    return Identifier(f"{prefix}operations")
 
 
 class _Stamped:
