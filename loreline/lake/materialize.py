@@ -108,7 +108,12 @@ class Reading:
         unread = {key: (low, high) for key, (low, high) in self.bounds.items() if high > low}
         with connect(self.settings, autocommit=True) as connection:
             for (upstream, _), (low, high) in unread.items():
-                if low < 0 or rewritten(connection, self.settings, upstream, low, high):
+                is_deferred = not upstream.startswith(self.settings.prefix)
+                if (
+                    low < 0
+                    or is_deferred
+                    or rewritten(connection, self.settings, upstream, low, high)
+                ):
                     return -1
         return min((low for low, _ in unread.values()), default=-1)
 
