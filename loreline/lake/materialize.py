@@ -102,8 +102,9 @@ class Reading:
         """The `_batch` after which the target may hold rows that this run derives again.
 
         Numbers come from one sequence, so what was derived from rows above a watermark has numbers
-        above it too. Where an upstream table was written anew, any row may come again: -1. An
-        upstream without new rows repeats nothing, however long ago its watermark was set.
+        above it too. Where an upstream table was written anew, or is a deferred one whose numbers
+        come from elsewhere, any row may come again: -1. An upstream without
+        new rows repeats nothing, however long ago its watermark was set.
         """
         unread = {key: (low, high) for key, (low, high) in self.bounds.items() if high > low}
         with connect(self.settings, autocommit=True) as connection:
