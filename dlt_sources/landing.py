@@ -206,6 +206,8 @@ class Landing:
                 if isinstance(item, Reject):
                     self.quarantine.add(item, resource.name)
                 elif isinstance(item, pa.Table):
+                    if resource.volatile or resource.metadata:
+                        raise ValueError(f"{resource.name}: rows in bulk are hashed as they are")
                     for start in range(0, item.num_rows, SLICE_ROWS):
                         yield Slice.of_table(item.slice(start, SLICE_ROWS))
                 else:

@@ -10,9 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import dlt
+import duckdb
+import psycopg
 import pyarrow as pa
 from dlt.extract import DltSource
 from dlt.pipeline.exceptions import PipelineStepFailed
+from pyiceberg.exceptions import CommitFailedException, RESTError
 
 from dlt_sources.destination import Lake
 from dlt_sources.gateway import gateway
@@ -32,6 +35,8 @@ SOURCES: dict[str, Callable[..., DltSource]] = {
 }
 # A load package is what becomes visible, and what a killed run loses, at once.
 PACKAGE_BYTES = 64 * 1024 * 1024
+# How the object store, the catalog, Postgres and DuckDB say that they failed.
+STORE_ERRORS = (OSError, RESTError, CommitFailedException, psycopg.Error, duckdb.Error)
 
 
 def load(
@@ -120,12 +125,10 @@ class _Rows:
             for name, resource in source.selected_resources.items():
                 for table in resource:
                     yield name, table
-        except LorelineError as error:
-            self.error = error
         except Exception as error:
-            if not isinstance(error.__cause__, LorelineError):
+            self.error = _explained(error)
+            if self.error is None:
                 raise
-            self.error = error.__cause__
 
 
 def _pipeline(
@@ -156,9 +159,24 @@ def _run(pipeline: dlt.Pipeline, package: Any | None = None) -> None:
         # What writing took goes back, or each package would seem to need more than the last.
         pa.default_memory_pool().release_unused()
     except PipelineStepFailed as error:
-        cause: BaseException | None = error
-        while cause is not None:
-            if isinstance(cause, LorelineError):
-                raise cause from error
-            cause = cause.__cause__ or cause.__context__
+        if explained := _explained(error):
+            raise explained from error
         raise
+
+
+def _explained(error: BaseException) -> LorelineError | None:
+    """What to tell a person of an error in a step of dlt; None where it is ours to mend."""
+    chain: list[BaseException] = [error]
+    while following := chain[-1].__cause__ or chain[-1].__context__:
+        chain.append(following)
+    for each in chain:
+        if isinstance(each, LorelineError):
+            return each
+    for each in reversed(chain):
+        if isinstance(each, STORE_ERRORS):
+            lines = str(each).strip().splitlines() or [type(each).__name__]
+            return LorelineError(
+                f"a store failed while rows were landed ({lines[0]})",
+                "check `loreline doctor` and land again: what was begun is finished first",
+            )
+    return None

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import dlt
+import duckdb
 import orjson
 import psycopg
 import pyarrow as pa
@@ -341,6 +342,28 @@ def test_what_was_read_before_a_failure_lands(settings, land):
     with pytest.raises(LorelineError, match="the rest cannot be read"):
         land(failing())
     assert texts(settings) == ["A"]
+
+
+def test_a_store_that_fails_is_told_in_a_line(settings, land, monkeypatch):
+    def fail(*_, **__):
+        raise duckdb.IOException("could not reach the bucket")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(landing.LandedVersions, "compare", fail)
+        with pytest.raises(LorelineError, match=r"could not reach the bucket.*land again"):
+            land(seen("A"))
+    with monkeypatch.context() as patched:
+        patched.setattr(destination, "append", fail)
+        with pytest.raises(LorelineError, match=r"could not reach the bucket.*land again"):
+            land(seen("A"))
+    summary = land(seen("A"), seen("B", identity="y"))
+    assert (summary.unchanged, summary.rows) == (1, 1)
+
+
+def test_a_mistake_of_ours_is_not_dressed_up(settings, land):
+    with pytest.raises(Exception, match="hashed as they are") as caught:
+        land(pa.table({"external_id": ["x"], "payload": ["{}"]}))
+    assert not isinstance(caught.value, LorelineError)
 
 
 def test_a_commit_that_was_made_is_not_made_again(settings, land, monkeypatch):
