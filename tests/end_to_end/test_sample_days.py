@@ -1,0 +1,243 @@
+"""The sample workspace through its three days, with the default model.
+
+Each day is landed and built while somebody goes on searching; what was done and seen is looked at
+afterwards.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from loreline.serving.search import Hit
+from loreline.settings import PROJECT_ROOT, Settings
+from tests.end_to_end.lakehouse import Lakehouse, temporary_lakehouse, vectors
+from tests.end_to_end.watching import Asker, Watch, searching_all_the_while
+
+SAMPLE = PROJECT_ROOT / "sample_workspace"
+DAYS = ("day_one", "day_two", "day_three")
+EXPECTED: dict[str, Any] = yaml.safe_load((SAMPLE / "expected_changes.yaml").read_text())
+QUESTIONS: list[dict[str, Any]] = yaml.safe_load((SAMPLE / "questions.yaml").read_text())
+
+TOP = 5
+PUBLIC = ("public",)
+MEMBER = ("slack:U01VE6QFCNA",)
+LEAVER = ("slack:U0AG05569T0",)  # leaves the private channel on day two
+PRIVATE_CHANNEL = "slack:C04GJM0PM9R:"
+
+
+@dataclass(frozen=True)
+class Version:
+    """A document version."""
+
+    doc_id: str
+    version_number: int
+    content_hash: str
+    metadata_hash: str
+    is_deleted: bool
+    created_at: datetime
+
+
+@dataclass
+class Day:
+    """What one day brought.
+
+    Attributes:
+        landed: rows by raw table.
+        versions: that were added.
+        encoded: hashes of the texts that were given to the model, in that order.
+        chunk_hashes: those of the chunks of the versions that were added.
+        watches: what was seen meanwhile; nothing on day one.
+        answers: the hits for each question of the day, in each collection.
+    """
+
+    landed: Counter[str]
+    versions: list[Version]
+    encoded: list[str]
+    chunk_hashes: set[str]
+    watches: dict[Asker, Watch]
+    answers: dict[str, list[list[Hit]]]
+
+
+@pytest.fixture(scope="module")
+def lakehouse(stack: Settings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lakehouse]:
+    with temporary_lakehouse(stack, tmp_path_factory.mktemp("sample")) as lakehouse:
+        yield lakehouse
+
+
+@pytest.fixture(scope="module")
+def days(lakehouse: Lakehouse) -> dict[str, Day]:
+    texts = sorted({question["question"] for question in QUESTIONS})
+    embeddings = dict(zip(texts, lakehouse.encode(texts), strict=True))
+    return {day: live_through(lakehouse, day, embeddings) for day in DAYS}
+
+
+def live_through(lakehouse: Lakehouse, day: str, embeddings: dict[str, np.ndarray]) -> Day:
+    """Land a day, build it while searches go on, test it, and ask its questions."""
+    landed: Counter[str] = Counter()
+    for place in sorted((SAMPLE / day).iterdir()):
+        landed += lakehouse.land(place.name, place).landed
+    is_first = day == DAYS[0]
+    before = (
+        -1
+        if is_first
+        else lakehouse.query("select max(_batch) from {lake}knowledge.documents")[0][0]
+    )
+    watches: dict[Asker, Watch] = {}
+    everything = ["build", "--exclude-resource-type", "unit_test"]
+    if is_first:
+        build = lakehouse.build(*everything)
+    else:
+        anything = vectors(lakehouse)[0]
+        askers = [PUBLIC, MEMBER, LEAVER]
+        with searching_all_the_while(lakehouse, askers, "Saltmarsh till", anything) as watches:
+            build = lakehouse.build(*everything)
+        for watch in watches.values():
+            watch.check_documents_are_whole(lakehouse)
+    lakehouse.check_contents()
+    versions = lakehouse.query(
+        "select doc_id, version_number, content_hash, metadata_hash, is_deleted, created_at"
+        " from {lake}knowledge.documents where _batch > $1",
+        before,
+    )
+    chunks = lakehouse.query(
+        "select distinct text_hash from {lake}knowledge.chunks where document_version_id in"
+        " (select document_version_id from {lake}knowledge.documents where _batch > $1)",
+        before,
+    )
+    answers = {
+        key(question): [
+            lakehouse.search(
+                question["question"],
+                *([question["as"]] if question["as"] else []),
+                embedding=embeddings[question["question"]],
+                collection=collection.vector_collection,
+            )
+            for collection in lakehouse.collections()
+        ]
+        for question in QUESTIONS
+        if question["day"] == day
+    }
+    hashes = {text_hash for (text_hash,) in chunks}
+    added = [Version(*row) for row in versions]
+    return Day(landed, added, build.encoded, hashes, watches, answers)
+
+
+def key(question: dict[str, Any]) -> str:
+    return f"{question['question']} ({question['as'] or 'public'}, {question['day']})"
+
+
+def changed_documents(day: str) -> dict[str, set[str]]:
+    """The documents that `expected_changes.yaml` lists, by kind of change."""
+    return {
+        kind: {
+            f"{item['source']}:{item['external_id']}"
+            for changes in EXPECTED[day].values()
+            for item in changes.get(kind, [])
+        }
+        for kind in ("content", "deleted", "restored", "permissions")
+    }
+
+
+def test_just_the_changed_messages_land(days: dict[str, Day]) -> None:
+    changes = EXPECTED["day_two"]["slack"]["messages"]
+    assert days["day_two"].landed["messages"] == sum(changes.values())
+    assert days["day_three"].landed == {"pages": 1}
+
+
+def test_just_the_changed_documents_get_versions(days: dict[str, Day]) -> None:
+    latest = {version.doc_id: version for version in days["day_one"].versions}
+    assert len(latest) == len(days["day_one"].versions) > 200
+    for day in DAYS[1:]:
+        expected = changed_documents(day)
+        added = {version.doc_id: version for version in days[day].versions}
+        assert len(added) == len(days[day].versions)
+        # A conversation that began since then is new, and differs from nothing.
+        end = max(version.created_at for version in latest.values())
+        new = {doc_id for doc_id in added.keys() - latest.keys() if added[doc_id].created_at > end}
+        assert added.keys() - new == set().union(*expected.values())
+        assert len(new) < EXPECTED[day].get("slack", {}).get("messages", {}).get("new", 1)
+        for doc_id, version in added.items():
+            before = latest[doc_id].version_number if doc_id in latest else 0
+            assert version.version_number == before + 1
+        for doc_id in expected["deleted"]:
+            assert added[doc_id].is_deleted and not latest[doc_id].is_deleted
+        for doc_id in expected["restored"]:
+            assert latest[doc_id].is_deleted and not added[doc_id].is_deleted
+        for doc_id in expected["permissions"]:
+            assert added[doc_id].content_hash == latest[doc_id].content_hash
+            assert added[doc_id].metadata_hash != latest[doc_id].metadata_hash
+        latest |= added
+
+
+def test_just_the_changed_chunks_are_embedded(days: dict[str, Day]) -> None:
+    known: set[str] = set()
+    for day in DAYS:
+        encoded, wanted = days[day].encoded, days[day].chunk_hashes
+        assert sorted(encoded) == sorted(wanted - known), day
+        known |= wanted
+    assert 0 < len(days["day_two"].encoded) < len(days["day_one"].encoded) / 10
+    assert days["day_two"].chunk_hashes & days["day_one"].chunk_hashes
+    assert not days["day_three"].encoded, "the page says again what it said on day one"
+
+
+def test_a_page_that_went_back_is_a_third_version_of_it(days: dict[str, Day]) -> None:
+    (reverted,) = days["day_three"].versions
+    first, second = (
+        next(version for version in days[day].versions if version.doc_id == reverted.doc_id)
+        for day in DAYS[:2]
+    )
+    assert (first.version_number, second.version_number, reverted.version_number) == (1, 2, 3)
+    assert first.content_hash == reverted.content_hash != second.content_hash
+
+
+def test_nothing_stale_is_returned_by_a_search_during_the_push(days: dict[str, Day]) -> None:
+    for day in DAYS[1:]:
+        changed = {version.doc_id for version in days[day].versions}
+        deleted = {version.doc_id for version in days[day].versions if version.is_deleted}
+        for asker, watch in days[day].watches.items():
+            watch.check_each_document_changed_once()
+            first, last = watch.sights[0], watch.sights[-1]
+            assert {document for document, _, _ in first ^ last} <= changed, asker
+            assert not deleted & {document for document, _, _ in last}
+    for day, readers in {"day_two": {MEMBER, LEAVER}, "day_three": {MEMBER}}.items():
+        for asker, watch in days[day].watches.items():
+            private = {d for d in watch.documents if d.startswith(PRIVATE_CHANNEL)}
+            assert bool(private) == (asker in readers), (day, asker)
+    left = days["day_two"].watches[LEAVER]
+    assert not any(d.startswith(PRIVATE_CHANNEL) for d, _, _ in left.sights[-1])
+
+
+@pytest.mark.parametrize("question", QUESTIONS, ids=key)
+def test_a_question_finds_what_it_should(days: dict[str, Day], question: dict[str, Any]) -> None:
+    answers = days[question["day"]].answers[key(question)]
+    assert answers
+    for hits in answers:
+        best = list(dict.fromkeys(hit.doc_id for hit in hits[:TOP]))
+        for expected in question["expect"][:1]:
+            assert f"{expected['source']}:{expected['external_id']}" in best
+        for word in question.get("never", []):
+            revealing = [hit for hit in hits if word in f"{hit.title} {hit.text}"]
+            assert not revealing
+
+
+def test_the_command_finds_the_same(days: dict[str, Day], lakehouse: Lakehouse) -> None:
+    assert days
+    asked = lakehouse.command("search", "Up to what amount may support refund by itself?")
+    assert asked.exit_code == 0, asked.errors
+    assert "Up to £80 since today" in asked.output
+    secret = "How much do we offer for Saltmarsh, and when do we sign?"
+    for who, is_member in (
+        ("ines@brambleworks.example", True),
+        ("samuel@brambleworks.example", False),
+    ):
+        asked = lakehouse.command("search", secret, "--as", who)
+        assert asked.exit_code == 0, asked.errors
+        assert ("1.65 million" in asked.output) == is_member
