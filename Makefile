@@ -14,10 +14,7 @@ run: $(INSTALLED)  ## from nothing to a searchable lakehouse with the sample wor
 	@$(BIN)/loreline run-sample
 
 test: $(INSTALLED)  ## every test but the long rounds
-	@$(BIN)/pytest -n $(WORKERS) --dist loadscope --ignore tests/end_to_end
-
-test-whole: $(INSTALLED)  ## the whole way, from files to answers: invariants, kills, races
-	@$(BIN)/pytest -n $(WORKERS) --dist loadscope tests/end_to_end
+	@$(BIN)/pytest -n $(WORKERS) --dist loadscope
 
 test-fast: $(INSTALLED)  ## unit tests: no services, under a minute
 	@$(BIN)/pytest -n $(WORKERS) --dist loadscope tests/unit
@@ -55,4 +52,4 @@ $(INSTALLED): requirements.lock pyproject.toml
 	@$(PIP) install --no-deps --no-build-isolation -e .
 	@touch $@
 
-.PHONY: help run test test-whole test-fast soak lint lock clean
+.PHONY: help run test test-fast soak lint lock clean

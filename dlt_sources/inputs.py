@@ -14,6 +14,7 @@ from psycopg.types.json import Jsonb
 from dlt_sources.json_files import EXPORT_FILE
 from dlt_sources.landing import Landing
 from loreline import __version__
+from loreline.lake.catalog import find_table, load_catalog
 
 
 def fingerprint(location: Path, observed_at: datetime | None, options: dict[str, Any]) -> str:
@@ -37,14 +38,17 @@ def fingerprint(location: Path, observed_at: datetime | None, options: dict[str,
 
 
 def was_landed(landing: Landing, input_fingerprint: str) -> bool:
-    """Whether this input was landed before; the load's summary then says what it said."""
+    """Whether this input was landed before; the load's summary then says what it said.
+
+    A record without the tables that the source once filled is not believed.
+    """
     row = landing.postgres.execute(
         SQL("select objects, quarantined from {} where source = %s and fingerprint = %s").format(
             _table(landing)
         ),
         (landing.source, input_fingerprint),
     ).fetchone()
-    if row is None:
+    if row is None or not _tables_exist(landing):
         return False
     landing.summary.unchanged, quarantined = row
     landing.summary.quarantined = Counter(quarantined)
@@ -68,5 +72,14 @@ def remember(landing: Landing, input_fingerprint: str) -> None:
     )
 
 
-def _table(landing: Landing) -> Identifier:
-    return Identifier(f"{landing.settings.prefix}operations", "landed_inputs")
+def _tables_exist(landing: Landing) -> bool:
+    query = SQL("select resource from {} where source = %s").format(
+        _table(landing, "source_freshness")
+    )
+    resources = landing.postgres.execute(query, (landing.source,)).fetchall()
+    catalog = load_catalog(landing.settings)
+    return all(find_table(catalog, f"{landing.namespace}.{name}") for (name,) in resources)
+
+
+def _table(landing: Landing, name: str = "landed_inputs") -> Identifier:
+    return Identifier(f"{landing.settings.prefix}operations", name)

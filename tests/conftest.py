@@ -21,6 +21,10 @@ from loreline.settings import PROJECT_ROOT, Settings
 
 TESTS = Path(__file__).parent
 
+# readline sets a terminal's width behind Python's back, which pytest-xdist's workers then inherit;
+# what commands print would be folded at it.
+os.environ.pop("COLUMNS", None)
+
 # The same examples at every run, and no limit on the time of one: the machine may be busy.
 hypothesis.settings.register_profile("loreline", derandomize=True, deadline=None)
 hypothesis.settings.load_profile("loreline")

@@ -162,6 +162,8 @@ def _problem(message: Any) -> tuple[str, str] | None:
     for key in ("text", "thread_ts", "subtype"):
         if not isinstance(message.get(key), str | None):
             return "wrong_type", f"{key} is {type(message[key]).__name__}, not text"
+    if message.get("thread_ts") and not _moment(message["thread_ts"]):
+        return "wrong_type", f"thread_ts is {message['thread_ts']!r}, not a time"
     if not isinstance(message.get("edited"), dict | None):
         return "wrong_type", "edited is not an object"
     return None

@@ -30,7 +30,6 @@ _CODE = re.compile(r"`([^`\n]+)`")
 _ENTITY = re.compile(r"<([^<>\n]+)>")
 _QUOTE = re.compile(r"(?:&gt;|>)(?!(?:&gt;|>){2}) ?")
 _QUOTED_REST = re.compile(r"(?:&gt;|>){3} ?")
-_MENTION = re.compile(r"<@([A-Z0-9]+)")
 
 # A mark opens after no letter and before no space, and closes the other way round.
 _EMPHASIS = [
@@ -63,24 +62,6 @@ def slack_markdown(message: str, names: Names) -> str:
     parts += [_attachment(a, names) for a in dictionaries(content.get("attachments"))]
     parts += [_file(file) for file in dictionaries(content.get("files"))]
     return canonical_text("\n\n".join(filter(None, parts)))
-
-
-def mentioned_ids(message: str) -> list[str]:
-    """Ids of the users that a message mentions, each once, in order."""
-    content = dictionary(parse_json(message))
-    found: dict[str, None] = {}
-    left: list[Any] = [content.get(part) for part in ("attachments", "blocks", "text")]
-    while left:
-        value = left.pop()
-        if isinstance(value, str):
-            found.update(dict.fromkeys(_MENTION.findall(value)))
-        elif isinstance(value, list):
-            left.extend(reversed(value))
-        elif isinstance(value, dict):
-            if value.get("type") == "user" and isinstance(value.get("user_id"), str):
-                found[value["user_id"]] = None
-            left.extend(reversed(value.values()))
-    return list(found)
 
 
 def _mrkdwn(text: Any, names: Names) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 from pathlib import Path
 
 import duckdb
@@ -35,9 +36,11 @@ def extension_file(name: str, settings: Settings) -> Path:
         return file
     link = settings.home / "duckdb" / f"{FILE_NAMES[name]}.duckdb_extension"
     if not link.exists():
+        # Renamed into place: several processes may be the first.
         link.parent.mkdir(parents=True, exist_ok=True)
-        link.unlink(missing_ok=True)
-        link.symlink_to(file)
+        fresh = link.with_name(f"{link.name}.{os.getpid()}")
+        fresh.symlink_to(file)
+        fresh.replace(link)
     return link
 
 

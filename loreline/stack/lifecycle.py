@@ -27,7 +27,7 @@ class Service(Protocol):
 
     def find(self, home: Path, state: StackState) -> psutil.Process | None: ...  # noqa: D102
     def start(self, home: Path, state: StackState) -> psutil.Process: ...  # noqa: D102
-    def is_ready(self, state: StackState) -> bool: ...  # noqa: D102
+    def is_ready(self, home: Path, state: StackState) -> bool: ...  # noqa: D102
     def stop(self, running: psutil.Process, state: StackState) -> None: ...  # noqa: D102
     def log(self, home: Path) -> Path: ...  # noqa: D102
     def variables(self, state: StackState) -> dict[str, str]: ...  # noqa: D102
@@ -107,7 +107,7 @@ def _status(service: Service, home: Path, state: StackState) -> ServiceStatus:
     return ServiceStatus(
         name=service.NAME,
         pid=found.pid if found else None,
-        ready=bool(found) and service.is_ready(state),
+        ready=bool(found) and service.is_ready(home, state),
         ports=ports,
         log=service.log(home),
     )
@@ -115,7 +115,7 @@ def _status(service: Service, home: Path, state: StackState) -> ServiceStatus:
 
 def _runs_well(service: Service, home: Path, state: StackState) -> bool:
     found = service.find(home, state)
-    if found and service.is_ready(state):
+    if found and service.is_ready(home, state):
         state.processes[service.NAME] = process.remember(found)
         return True
     if found:
@@ -152,7 +152,7 @@ def _start_once(services: list[Service], home: Path, state: StackState) -> None:
         state.save(home)
         started.append((service, running))
     for service, running in started:
-        ready = partial(service.is_ready, state)
+        ready = partial(service.is_ready, home, state)
         process.wait_until(ready, running, service.log(home), _START_SECONDS)
 
 

@@ -92,7 +92,7 @@ def start(home: Path, state: StackState) -> psutil.Process:
     return process.spawn(command, log=log(home), cwd=data, env=_environment(), user=user)
 
 
-def is_ready(state: StackState) -> bool:
+def is_ready(home: Path, state: StackState) -> bool:
     """Whether it answers and takes this stack's credentials."""
     try:
         psycopg.connect(_url(state, OWNER, "postgres"), connect_timeout=5).close()

@@ -113,10 +113,11 @@ def start(home: Path, state: StackState) -> psutil.Process:
     )
 
 
-def is_ready(state: StackState) -> bool:
-    """Whether the catalog takes this stack's credentials and has the warehouse.
+def is_ready(home: Path, state: StackState) -> bool:
+    """Whether the catalog takes this stack's credentials, has the warehouse and all its volumes.
 
-    The landing bucket is there by then: it is made before the warehouse.
+    The landing bucket is there by then: it is made before the warehouse. After a crash the catalog
+    answers before the volumes are known again, and a read would fail.
     """
     base = f"http://{LOOPBACK}:{state.ports['catalog']}/v1"
     key_id, secret = _key_pair(state, "s3")
@@ -130,9 +131,17 @@ def is_ready(state: StackState) -> bool:
         token = _answer(f"{base}/oauth/tokens", data=urllib.parse.urlencode(form).encode())
         bearer = {"Authorization": f"Bearer {token['access_token']}"}
         _answer(f"{base}/{WAREHOUSE}/namespaces", headers=bearer)
+        topology = _answer(f"http://{LOOPBACK}:{state.ports['master']}/dir/status")["Topology"]
+        nodes = [
+            node
+            for center in topology["DataCenters"] or []
+            for rack in center["Racks"] or []
+            for node in rack["DataNodes"] or []
+        ]
+        known = sum(node["Volumes"] for node in nodes)
     except (OSError, ValueError, KeyError):
         return False
-    return True
+    return bool(nodes) and known >= sum(1 for _ in folder(home).glob("*.dat"))
 
 
 def stop(running: psutil.Process, state: StackState) -> None:

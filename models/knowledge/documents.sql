@@ -25,7 +25,8 @@ with candidates as (
         {{ list_of(["'public'"]) }} as allowed_principals,
         'raw_notion.pages' as raw_table,
         raw_dlt_id,
-        raw_batch as arrival
+        raw_batch as arrival,
+        landed_at
     from {{ ref("stg_notion__pages") }}
     where {{ newer_than_watermark(ref("stg_notion__pages")) }}
 
@@ -48,7 +49,8 @@ with candidates as (
         allowed_principals,
         'raw_slack.messages' as raw_table,
         raw_dlt_id,
-        _batch as arrival
+        _batch as arrival,
+        cast(null as timestamp) as landed_at
     from {{ ref("slack_conversations") }}
     where {{ newer_than_watermark(ref("slack_conversations")) }}
 
@@ -75,7 +77,8 @@ cleaned as (
         allowed_principals,
         raw_table,
         raw_dlt_id,
-        arrival
+        arrival,
+        landed_at
     from candidates
 
 ),
@@ -147,7 +150,7 @@ compared as (
                 hashed.arrival nulls last,
                 hashed.observed_at nulls last,
                 hashed.source_updated_at nulls last,
-                hashed.raw_dlt_id nulls last
+                hashed.landed_at nulls last
         ) as state_before
     from hashed
     left join stored
@@ -166,7 +169,7 @@ changed as (
                 arrival nulls last,
                 observed_at nulls last,
                 source_updated_at nulls last,
-                raw_dlt_id nulls last
+                landed_at nulls last
         ) as version_number
     from compared
     where state_before is distinct from content_hash || metadata_hash || cast(is_deleted as string)

@@ -91,7 +91,8 @@ versions as (
             order by
                 messages.raw_batch desc nulls last,
                 messages.observed_at desc nulls last,
-                messages.source_updated_at desc nulls last
+                messages.source_updated_at desc nulls last,
+                messages.landed_at desc nulls last
         ) as recency
     from {{ ref("stg_slack__messages") }} as messages
     inner join affected

@@ -109,6 +109,14 @@ def test_gateway_events_land_once_however_often_they_come(settings, inputs):
     assert {json.loads(p)["data"]["n"] for (p,) in payloads} == {1, 2, 3, 4}
 
 
+def test_what_was_landed_is_not_read_again_as_long_as_it_is_there(settings, inputs):
+    write(inputs, {"a.jsonl": json.dumps(event(1)).encode()})
+    assert load(settings, "gateway", inputs).rows == 1
+    assert load(settings, "gateway", inputs).rows == 0
+    load_catalog(settings).drop_table(f"{settings.prefix}raw_gateway.events")
+    assert load(settings, "gateway", inputs).rows == 1
+
+
 def test_the_payload_of_an_event_is_its_text_as_received(settings, inputs):
     line = b'{"type": "x.y",   "data": {"cost": 1.10, "big": 123456789012345678901234567890}}'
     write(inputs, {"a.jsonl": line})

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from loreline.knowledge.slack_markdown import mentioned_ids, slack_markdown
+from loreline.knowledge.slack_markdown import slack_markdown
 from loreline.settings import PROJECT_ROOT
 
 NAMES = {"U1": "Ada", "S1": "on-call", "C9": "general"}
@@ -171,20 +171,6 @@ notes.txt
     assert said("Look", attachments=attachments, files=files) == expected
 
 
-def test_mentions_are_listed_once_and_in_order():
-    message = {
-        "text": "<@U2> <@U1|ada> <#C1|x> <@U2>",
-        "user": "U9",
-        "blocks": [
-            RICH_TEXT,
-            {"type": "rich_text", "elements": [{"type": "user", "user_id": "W3"}]},
-        ],
-        "root": {"text": "<@U8>"},
-    }
-    assert mentioned_ids(json.dumps(message)) == ["U2", "U1", "W3"]
-    assert mentioned_ids("no JSON") == mentioned_ids("[]") == []
-
-
 WORDS = [
     *("text", "blocks", "type", "rich_text", "elements", "section", "rich_text_list", "indent"),
     *("style", "bold", "attachments", "title", "fields", "value", "files", "name", "mode"),
@@ -205,7 +191,6 @@ mrkdwn = st.text(st.sampled_from("ab*_~`<>@#!|^&;lgt \n:\0-="), max_size=40)
 def test_odd_json_never_raises(message):
     text = json.dumps(message)
     assert isinstance(slack_markdown(text, NAMES), str)
-    assert all(isinstance(found, str) for found in mentioned_ids(text))
 
 
 @settings(max_examples=300)

@@ -156,6 +156,7 @@ WRONG = [
     (message() | {"text": 5}, "wrong_type"),
     (message() | {"edited": "yes"}, "wrong_type"),
     (message() | {"thread_ts": 5}, "wrong_type"),
+    (message() | {"thread_ts": "soon"}, "wrong_type"),
     (message() | {"subtype": "message_changed"}, "wrong_type"),
     (message() | {"subtype": "message_deleted"}, "missing_id"),
 ]

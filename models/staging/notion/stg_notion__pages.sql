@@ -8,6 +8,7 @@ with source as (
         {{ raw_payload("payload", "raw_object_uri") }} as payload,
         source_updated_at,
         observed_at,
+        landed_at,
         is_deleted,
         _dlt_id,
         _batch
@@ -32,5 +33,6 @@ select
     {{ iso_to_timestamp(json_text("payload", "$.page.created_time")) }} as created_at,
     source_updated_at,
     observed_at,
+    landed_at,
     is_deleted
 from source

@@ -10,6 +10,7 @@ with source as (
         {{ raw_payload("payload", "raw_object_uri") }} as payload,
         source_updated_at,
         observed_at,
+        landed_at,
         is_deleted,
         _dlt_id,
         _batch
@@ -36,6 +37,7 @@ clean_columns as (
         payload as message,
         source_updated_at,
         observed_at,
+        landed_at,
         is_deleted
     from source
 
@@ -54,8 +56,9 @@ select
     author_name,
     subtype,
     message,
-    regexp_extract_all(message, '<@([A-Z0-9]+)', 1) as mentioned_ids,
+    regexp_extract_all(message, '(?:<@|"user_id": ?")([A-Z0-9]+)', 1) as mentioned_ids,
     source_updated_at,
     observed_at,
+    landed_at,
     is_deleted
 from clean_columns
