@@ -1,16 +1,18 @@
 """Embed each distinct text once per configuration, in slices that survive a kill."""
 
+import time
 from datetime import UTC, datetime
 
 import pyarrow as pa
 
-from dlt_sources.objects import ObjectStore
-from dlt_sources.quarantine import Quarantine, Reject
 from loreline.dbt_plugin import new_rows, reader, settings
 from loreline.embedding import EmbeddingConfiguration, encode_slices, load_encoder
 from loreline.postgres import connect
 
 TEXTS_PER_SLICE = 2_048
+# A commit: what a killed run may lose against the files that every later query has to open.
+SECONDS_PER_COMMIT = 30
+TEXTS_PER_COMMIT = 8 * TEXTS_PER_SLICE
 
 SCHEMA = pa.schema(
     [
@@ -36,7 +38,7 @@ def model(dbt, session):
     chunks = dbt.ref("chunks")
     configurations = dbt.ref("embedding_configurations").to_arrow_table().to_pylist()
     known = f"lake.{dbt.this.schema}.{dbt.this.identifier}" if dbt.is_incremental else None
-    return reader(SCHEMA, embedded(session, chunks, configurations, known))
+    return reader(SCHEMA, gathered(embedded(session, chunks, configurations, known)))
 
 
 def embedded(session, chunks, configurations, known):
@@ -70,8 +72,25 @@ def embedded(session, chunks, configurations, known):
             yield completed(batch, row)
 
 
+def gathered(batches):
+    """Slices put together as long as that takes seconds: a fast encoder makes few large commits."""
+    waiting, since = [], time.monotonic()
+    for batch in batches:
+        waiting.append(batch)
+        count = sum(part.num_rows for part in waiting)
+        if count >= TEXTS_PER_COMMIT or time.monotonic() - since >= SECONDS_PER_COMMIT:
+            yield pa.concat_batches(waiting)
+            waiting, since = [], time.monotonic()
+    if waiting:
+        yield pa.concat_batches(waiting)
+
+
 def set_aside(rejected, configuration):
     """Show the texts without a usable vector where rejected input is shown."""
+    # dlt takes half a second to import, and is hardly ever needed here.
+    from dlt_sources.objects import ObjectStore
+    from dlt_sources.quarantine import Quarantine, Reject
+
     with connect(settings(), autocommit=True) as connection:
         quarantine = Quarantine(settings(), "embedding", connection, ObjectStore(settings()))
         for text in rejected:
