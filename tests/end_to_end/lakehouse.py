@@ -45,14 +45,11 @@ embedding_model,model,revision,dimensions,max_tokens,normalize,batch_size,status
 tiny,{TINY_MODEL},main,{TINY_DIMENSIONS},256,true,1,served,1
 """
 SMALL_SLICES = {
-    "python_models/knowledge/chunks.py": (
-        "DOCUMENTS_PER_SLICE = 2_000",
-        "DOCUMENTS_PER_SLICE = 30",
-    ),
-    "python_models/embedding/text_embeddings.py": (
-        "TEXTS_PER_SLICE = 2_048",
-        "TEXTS_PER_SLICE = 50",
-    ),
+    "python_models/knowledge/chunks.py": {"DOCUMENTS_PER_SLICE = 2_000": "DOCUMENTS_PER_SLICE = 30"},
+    "python_models/embedding/text_embeddings.py": {
+        "TEXTS_PER_SLICE = 2_048": "TEXTS_PER_SLICE = 50",
+        "SECONDS_PER_COMMIT = 30": "SECONDS_PER_COMMIT = 0",
+    },
 }
 
 # When something was done, and the numbers that commits were given: they differ from run to run.
@@ -285,8 +282,9 @@ def temporary_lakehouse(
     project = _copied_project(folder / "project")
     if tiny_model:
         (project / "seeds" / "embedding_models.csv").write_text(TINY_MODEL_SEED)
-    for file, (old, new) in SMALL_SLICES.items() if in_small_slices else ():
-        replace_in(project / file, old, new)
+    for file, changes in SMALL_SLICES.items() if in_small_slices else ():
+        for old, new in changes.items():
+            replace_in(project / file, old, new)
     upgrade(settings)
     try:
         yield Lakehouse(settings, project, in_small_slices)
