@@ -8,7 +8,7 @@ that a search, which sees one snapshot, never meets two versions of a document o
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
@@ -126,6 +126,38 @@ def pushed_batch(
     """The `through_batch` of the last complete push, or None: then a push needs every document."""
     state = _find(connection, settings, collection.vector_collection)
     return state.pushed_batch if state else None
+
+
+def stored_vectors(
+    connection: psycopg.Connection,
+    settings: Settings,
+    collection: Collection,
+    doc_ids: Sequence[str],
+) -> pa.Table:
+    """The vectors that a collection holds of some documents.
+
+    Returns:
+        Columns text_hash, vector_sha256 (as in `fingerprints`) and embedding.
+    """
+    schema = pa.schema(
+        [
+            ("text_hash", pa.string()),
+            ("vector_sha256", pa.string()),
+            ("embedding", pa.list_(pa.float32())),
+        ]
+    )
+    state = _find(connection, settings, collection.vector_collection)
+    if state is None or state.pushed_batch is None:
+        return schema.empty_table()
+    statement = SQL(
+        "select text_hash, encode(sha256(vector_send(embedding)), 'hex'), embedding::real[]"
+        " from {} where doc_id = any(%s)"
+    ).format(Identifier(f"{settings.prefix}serving", f"chunks_{state.table_number}"))
+    with connection.transaction():
+        rows = connection.execute(statement, [list(doc_ids)], binary=True).fetchall()
+    columns = list(zip(*rows, strict=True)) or [()] * len(schema)
+    arrays = [pa.array(column, f.type) for column, f in zip(columns, schema, strict=True)]
+    return pa.Table.from_arrays(arrays, schema=schema)
 
 
 def push(

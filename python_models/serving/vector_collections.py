@@ -7,9 +7,18 @@ import pyarrow as pa
 from loreline.dbt_plugin import is_empty_run, is_full_refresh, settings, table_name
 from loreline.lake.commits import rewritten
 from loreline.postgres import connect
-from loreline.serving.collections import Collection, push, pushed_batch, retire_others, states
+from loreline.serving.collections import (
+    Collection,
+    push,
+    pushed_batch,
+    retire_others,
+    states,
+    stored_vectors,
+)
 
 ROWS_PER_BATCH = 2_000
+# So many are cheaper to read from the lake in one go.
+FEW_DOCUMENTS = 1_000
 
 SCHEMA = pa.schema(
     [
@@ -27,7 +36,7 @@ SCHEMA = pa.schema(
 # The manifest's rows of every document that changed after the last push, from one snapshot of it.
 CHANGED = """
 create or replace temp table changed as
-select chunk_id, doc_id, text_hash, allowed_principals, is_deleted, _batch
+select chunk_id, doc_id, text_hash, vector_sha256, allowed_principals, is_deleted, _batch
 from {manifest}
 where
     vector_collection = $vector_collection
@@ -41,13 +50,46 @@ where
 # What the manifest does not speak of: not any more since it was written anew, or never did.
 FORGOTTEN = """
 insert into changed
-select distinct null, doc_id, null, null, true, null
+select distinct null, doc_id, null, null, null, true, null
 from pg.{serving}.vector_rows
 where
     vector_collection = $vector_collection
     and doc_id not in (
         select doc_id from {manifest} where vector_collection = $vector_collection
     )
+"""
+
+# The vectors of many texts come from the lake in one scan.
+SCANNED_VECTORS = """
+select embeddings.text_hash, any_value(embeddings.embedding) as embedding
+from {embeddings} as embeddings
+inner join (select distinct text_hash from changed where not is_deleted) as wanted
+    on embeddings.text_hash = wanted.text_hash
+where embeddings.config_hash = $embedding_config_hash and embeddings._batch > $since
+group by embeddings.text_hash
+"""
+
+# Those of a few, from what the store holds of their documents, as far as it is what it should be …
+HELD_VECTORS = """
+create or replace temp table gathered as
+select wanted.text_hash, any_value(held.embedding) as embedding
+from changed as wanted
+inner join held
+    on wanted.text_hash = held.text_hash
+    and wanted.vector_sha256 = held.vector_sha256
+where not wanted.is_deleted
+group by wanted.text_hash
+"""
+
+# … and the others from the lake: what was embedded since the last push, then whatever is missing.
+MISSING_VECTORS = """
+insert into gathered
+select scanned.text_hash, scanned.embedding
+from ({scanned}) as scanned
+anti join gathered using (text_hash)
+"""
+MISSING_COUNT = """
+select count(*) from changed anti join gathered using (text_hash) where not is_deleted
 """
 
 # Every live chunk of the changed documents, and one empty row for a document that has none left.
@@ -70,12 +112,7 @@ texts as (
 ),
 
 vectors as (
-    select embeddings.text_hash, any_value(embeddings.embedding) as embedding
-    from {embeddings} as embeddings
-    inner join (select distinct text_hash from live) as wanted
-        on embeddings.text_hash = wanted.text_hash
-    where embeddings.config_hash = $embedding_config_hash
-    group by embeddings.text_hash
+    {vectors}
 )
 
 select
@@ -156,9 +193,19 @@ def push_collection(session, connection, row, tables):
         is_full_refresh() or rewritten(connection, settings(), manifest, since, through)
     ):
         session.execute(FORGOTTEN.format(**tables), named)
-    rows = session.execute(
-        CHUNKS.format(**tables), {"embedding_config_hash": row["embedding_config_hash"]}
-    )
+    config_hash = {"embedding_config_hash": row["embedding_config_hash"]}
+    doc_ids = session.execute(
+        "select distinct doc_id from changed limit $n", {"n": FEW_DOCUMENTS}
+    ).fetchall()
+    if known >= 0 and len(doc_ids) < FEW_DOCUMENTS:
+        held = stored_vectors(connection, settings(), collection, [d for (d,) in doc_ids])
+        gather_vectors(session, held, tables, {**config_hash, "since": known})
+        rows = session.execute(CHUNKS.format(**tables, vectors="from gathered"))
+    else:
+        scanned = SCANNED_VECTORS.format(**tables)
+        rows = session.execute(
+            CHUNKS.format(**tables, vectors=scanned), {**config_hash, "since": -1}
+        )
     push(
         connection,
         settings(),
@@ -168,6 +215,18 @@ def push_collection(session, connection, row, tables):
         since=since,
         recount=is_full_refresh(),
     )
+
+
+def gather_vectors(session, held, tables, parameters):
+    """Bring the vectors of the changed documents together without reading the whole table."""
+    session.register("held", held)
+    session.execute(HELD_VECTORS)
+    session.unregister("held")
+    scanned = SCANNED_VECTORS.format(**tables)
+    for since in (parameters["since"], -1):
+        if not session.execute(MISSING_COUNT).fetchone()[0]:
+            break
+        session.execute(MISSING_VECTORS.format(scanned=scanned), {**parameters, "since": since})
 
 
 def state_row(state):

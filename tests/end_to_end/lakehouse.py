@@ -45,7 +45,9 @@ embedding_model,model,revision,dimensions,max_tokens,normalize,batch_size,status
 tiny,{TINY_MODEL},main,{TINY_DIMENSIONS},256,true,1,served,1
 """
 SMALL_SLICES = {
-    "python_models/knowledge/chunks.py": {"DOCUMENTS_PER_SLICE = 2_000": "DOCUMENTS_PER_SLICE = 30"},
+    "python_models/knowledge/chunks.py": {
+        "DOCUMENTS_PER_SLICE = 2_000": "DOCUMENTS_PER_SLICE = 30"
+    },
     "python_models/embedding/text_embeddings.py": {
         "TEXTS_PER_SLICE = 2_048": "TEXTS_PER_SLICE = 50",
         "SECONDS_PER_COMMIT = 30": "SECONDS_PER_COMMIT = 0",

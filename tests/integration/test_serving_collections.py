@@ -27,8 +27,9 @@ from loreline.serving.collections import (
     retire,
     retire_others,
     states,
+    stored_vectors,
 )
-from loreline.serving.fingerprints import fingerprint
+from loreline.serving.fingerprints import fingerprint, vector_sha256
 from loreline.serving.search import search
 
 DIMENSIONS = 8
@@ -283,6 +284,19 @@ def test_a_row_that_was_tampered_with_is_put_right(connection, settings, pushed)
     connection.execute(f"delete from {table} where chunk_id = 'notion:00000/1/1'")
     assert pushed(*documents) == PushResult(documents=2, inserted=1, updated=1, unchanged=4)
     assert vector_rows(connection, settings) == expected_rows(COLLECTION, *documents)
+
+
+def test_stored_vectors_are_those_that_were_pushed(connection, settings, pushed):
+    assert stored_vectors(connection, settings, COLLECTION, ["notion:00000"]).num_rows == 0
+    documents = pages(3)
+    pushed(*documents)
+    held = stored_vectors(connection, settings, COLLECTION, ["notion:00001", "nobody"]).to_pylist()
+    vectors = {row["text_hash"]: row for row in chunk_rows(documents[1])}
+    assert {row["text_hash"] for row in held} == set(vectors)
+    for row in held:
+        vector = np.array(vectors[row["text_hash"]]["embedding"], np.float32)
+        assert row["embedding"] == vector.tolist()
+        assert row["vector_sha256"] == vector_sha256(vector)
 
 
 @pytest.mark.parametrize("seed", range(4))
