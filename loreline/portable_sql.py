@@ -30,9 +30,10 @@ MATERIALIZATIONS = ("table", "incremental")
 # adds it here or writes a macro.
 PORTABLE_FUNCTIONS = frozenset(
     """
-    abs avg bool_and bool_or ceil chr coalesce count date_trunc dense_rank exp first_value floor
-    greatest instr lag last_value lead least length ln lower ltrim max min nullif rank
-    regexp_extract regexp_extract_all replace row_number rtrim sqrt substr substring sum trim upper
+    abs avg bool_and bool_or ceil chr coalesce count current_timestamp date_trunc dense_rank exp
+    first_value floor greatest instr lag last_value lead least length ln lower ltrim max min nullif
+    rank regexp_extract regexp_extract_all replace row_number rtrim sqrt substr substring sum trim
+    upper
     """.split()  # noqa: SIM905
 )
 

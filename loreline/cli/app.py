@@ -9,6 +9,7 @@ import typer
 from loreline.cli import stack
 from loreline.cli.build import build
 from loreline.cli.contents import contents
+from loreline.cli.conversations import diff, node, sessions, tree
 from loreline.cli.history import history
 from loreline.cli.ingest import ingest
 from loreline.cli.maintain import maintain
@@ -19,6 +20,7 @@ from loreline.cli.sql import sql
 STACK = "Stack"
 LOAD = "Load and build"
 ASK = "Ask"
+TALK = "Conversations"
 CARE = "Look after"
 
 app = typer.Typer(
@@ -58,5 +60,7 @@ app.command(
 app.command("run-sample", rich_help_panel=LOAD)(run_sample)
 for command in (search, sql, history, contents):
     app.command(rich_help_panel=ASK)(command)
+for command in (sessions, tree, node, diff):
+    app.command(rich_help_panel=TALK)(command)
 for command in (stack.doctor, maintain, stack.upgrade):
     app.command(rich_help_panel=CARE)(command)

@@ -179,6 +179,16 @@ CASES = [
         },
     ),
     *grouped(
+        "distinct_list",
+        "distinct_list('v')",
+        "v string, n int",
+        {
+            "sorted, each once": ([("b", 1), ("a", 2), ("b", 3)], ["a", "b"]),
+            "nulls left out": ([(None, 1), ("a", 2)], ["a"]),
+            "only nulls": ([(None, 1)], []),
+        },
+    ),
+    *grouped(
         "json_object_agg",
         "json_object_agg('k', 'v')",
         "k string, v string",
@@ -188,6 +198,23 @@ CASES = [
             "a null value stays": ([("U1", None)], {"U1": None}),
         },
         read=json.loads,
+    ),
+    *each(
+        "json_quoted",
+        "json_quoted('t')",
+        "t string",
+        {
+            "text": ("ü", '"ü"'),
+            "quotes and line ends": ('a "b"\nc\\', '"a \\"b\\"\\nc\\\\"'),
+            "empty": ("", '""'),
+            "null": (None, "null"),
+        },
+    ),
+    *each(
+        "list_at",
+        "list_at('l', 2)",
+        "l array<string>",
+        {"there": (["a", "b"], "b"), "too short": (["a"], None), "null": (None, None)},
     ),
     *each(
         "json_text",

@@ -1,0 +1,366 @@
+"""Looking at conversations: sessions, their forest, one node, and two side by side.
+
+What is shown was written by others: control characters are shown, not obeyed.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from loreline.cli.options import Json
+from loreline.cli.output import print_json, print_table, say
+from loreline.cli.text import one_line, shortened
+from loreline.errors import LorelineError
+
+if TYPE_CHECKING:
+    import duckdb
+
+Row = dict[str, Any]
+
+Tenant = Annotated[str | None, typer.Option("--tenant", help="Only this tenant's.")]
+
+# Of a line of turns without a branch, and of siblings without children, so many are shown.
+LINE_ENDS = 2
+SIBLINGS = 6
+TEXT = 60
+SHORT_ID = 8
+
+_NODES = """
+select
+    nodes.branch_node_id,
+    nodes.parent_node_id,
+    nodes.session_id,
+    nodes.tenant,
+    nodes.turn_id,
+    nodes.choice_index,
+    nodes.branch_kind,
+    nodes.branch_reason,
+    nodes.variant_of_node_id,
+    nodes.variant_config,
+    nodes.match,
+    nodes.node_status,
+    nodes.is_replay,
+    nodes.depth,
+    nodes.sibling_index,
+    nodes.model,
+    nodes.context_snapshot_id,
+    nodes.response_snapshot_id,
+    nodes.system_hash,
+    nodes.tools_hash,
+    nodes.started_at,
+    runs.execution_id,
+    runs.backend,
+    runs.parameters,
+    runs.prompt_tokens,
+    runs.completion_tokens,
+    runs.duration_ms,
+    runs.finish_reason,
+    runs.error,
+    runs.response_text,
+    runs.tool_trace
+from lake.{prefix}conversations.conversation_branch_nodes as nodes
+left join lake.{prefix}conversations.conversation_links as links using (branch_node_id)
+left join lake.{prefix}conversations.execution_run_records as runs
+    on links.execution_id = runs.execution_id
+"""
+
+_HISTORY = """
+with recursive history as (
+    select context_snapshot_id, parent_snapshot_id, message_hash, depth
+    from lake.{prefix}conversations.context_snapshots
+    where context_snapshot_id = $snapshot
+    union all
+    select below.context_snapshot_id, below.parent_snapshot_id, below.message_hash, below.depth
+    from lake.{prefix}conversations.context_snapshots as below
+    inner join history on below.context_snapshot_id = history.parent_snapshot_id
+)
+
+select messages.role, messages.name, messages.content, messages.tool_calls, messages.tool_call_id
+from history
+inner join lake.{prefix}conversations.messages as messages using (message_hash)
+order by history.depth
+"""
+
+
+class Conversations:
+    """The conversation tables of the lake, read-only."""
+
+    def __init__(self) -> None:
+        from loreline.lake.duck import connect
+        from loreline.settings import Settings
+
+        settings = Settings.load()
+        self._prefix = settings.prefix
+        self._connection: duckdb.DuckDBPyConnection = connect(settings.as_reader())
+
+    def rows(self, query: str, **parameters: Any) -> list[Row]:
+        """Rows of a query in which `{prefix}` stands before the names of schemas.
+
+        Raises:
+            LorelineError: the tables are not there.
+        """
+        import duckdb
+
+        try:
+            result = self._connection.execute(
+                query.replace("{prefix}", self._prefix), parameters or None
+            )
+        except duckdb.CatalogException as error:
+            raise LorelineError(
+                "no conversation was built yet",
+                "run `loreline ingest gateway` and `loreline build`",
+            ) from error
+        names = [column[0] for column in result.description]
+        return [dict(zip(names, row, strict=True)) for row in result.fetchall()]
+
+    def node(self, given: str) -> Row:
+        """The node whose id begins like this.
+
+        Raises:
+            LorelineError: there is none, or several.
+        """
+        found = self.rows(
+            f"{_NODES} where starts_with(nodes.branch_node_id, $id) limit 3", id=given
+        )
+        if len(found) > 1:
+            raise LorelineError(f"several nodes begin with {given}", "give more of the id")
+        if not found:
+            raise LorelineError(
+                f"there is no node {given}", "`loreline tree SESSION` shows the ids of a session"
+            )
+        return found[0]
+
+    def messages(self, node: Row) -> list[Row]:
+        """What the node was asked and answered, the system's messages in their places."""
+        snapshot = node["response_snapshot_id"] or node["context_snapshot_id"]
+        messages = self.rows(_HISTORY, snapshot=snapshot)
+        for system in self.attribute(node, "system_hash") or []:
+            message = {"role": "system", "name": system["name"], "content": system["content"]}
+            messages.insert(
+                system["position"], message | {"tool_calls": None, "tool_call_id": None}
+            )
+        return messages
+
+    def attribute(self, node: Row, column: str) -> Any:
+        """The system's messages or the tools of a node; None where there are none."""
+        found = self.rows(
+            "select content from lake.{prefix}conversations.request_attributes"
+            " where tenant = $tenant and attribute_hash = $hash",
+            tenant=node["tenant"],
+            hash=node[column],
+        )
+        return json.loads(found[0]["content"]) if found else None
+
+
+def sessions(
+    tenant: Tenant = None,
+    theme: Annotated[str | None, typer.Option("--theme", help="Only of this theme.")] = None,
+    k: Annotated[int, typer.Option("-k", min=1, help="How many, the latest first.")] = 20,
+    as_json: Json = False,
+) -> None:
+    """List sessions of conversations, the latest first."""
+    found = Conversations().rows(
+        "select * exclude (_batch, _code_version)"
+        " from lake.{prefix}conversations.conversation_sessions"
+        " where status <> 'renamed' and ($tenant is null or tenant = $tenant)"
+        " and ($theme is null or theme_id = $theme)"
+        " order by last_turn_at desc, session_id limit $k",
+        tenant=tenant,
+        theme=theme,
+        k=k,
+    )
+    if as_json:
+        print_json(found)
+        return
+    columns = ["session_id", "tenant", "theme_id", "started_at", "turn_count", "branch_count"]
+    columns += ["models", "status"]
+    names = ["session", "tenant", "theme", "began (UTC)", "turns", "branches", "models", "status"]
+    rows = [[_cell(row[column]) for column in columns] for row in found]
+    print_table(names, rows, optional=["models", "theme", "tenant"])
+
+
+def tree(
+    session: Annotated[str, typer.Argument(help="As `loreline sessions` names it.")],
+    tenant: Tenant = None,
+    show_all: Annotated[bool, typer.Option("--all", help="Fold nothing.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Show the forest of a session: what went on from what, and what else was tried.
+
+    Turns that follow each other stand below each other; where one went on in several ways, each is
+    a branch. Long lines and many equal siblings are folded.
+    """
+    nodes = Conversations().rows(
+        f"{_NODES} where nodes.session_id = $session"
+        " and ($tenant is null or nodes.tenant = $tenant)"
+        " order by nodes.depth, nodes.sibling_index, nodes.branch_node_id",
+        session=session,
+        tenant=tenant,
+    )
+    if not nodes:
+        raise LorelineError(f"there is no session {session}", "`loreline sessions` lists them")
+    if as_json:
+        print_json(nodes)
+        return
+    for line in tree_lines(nodes, fold=not show_all):
+        say(line)
+
+
+def tree_lines(nodes: Sequence[Row], *, fold: bool) -> Iterator[str]:
+    """The lines of a forest.
+
+    Args:
+        nodes: siblings in their order; one whose parent is not among them is a root.
+        fold: leave out the middle of long lines, and all but a few siblings without children.
+    """
+    known = {node["branch_node_id"] for node in nodes}
+    children: dict[str | None, list[Row]] = {}
+    for node in nodes:
+        parent = node["parent_node_id"]
+        children.setdefault(parent if parent in known else None, []).append(node)
+    yield from _siblings(children.get(None, []), children, "", fold)
+
+
+def _siblings(
+    nodes: Sequence[Row], children: dict[str | None, list[Row]], indent: str, fold: bool
+) -> Iterator[str]:
+    shown, folded = list(nodes), []
+    if fold and len(nodes) > SIBLINGS:
+        folded = [node for node in nodes[SIBLINGS:] if node["branch_node_id"] not in children]
+        shown = [node for node in nodes if node not in folded]
+    for number, first in enumerate(shown):
+        is_last = number == len(shown) - 1 and not folded
+        yield from _branch(first, children, indent, "└─ " if is_last else "├─ ", fold)
+    if folded:
+        kinds = Counter(node["branch_kind"] for node in folded).most_common()
+        told = ", ".join(f"{count} {kind}" for kind, count in kinds)
+        yield f"{indent}└─ … {len(folded)} more without an answer to them: {told}"
+
+
+def _branch(
+    first: Row, children: dict[str | None, list[Row]], indent: str, mark: str, fold: bool
+) -> Iterator[str]:
+    line = [first]
+    while len(further := children.get(line[-1]["branch_node_id"], [])) == 1:
+        line.append(further[0])
+    below = indent + ("   " if mark == "└─ " else "│  ")
+    hidden = range(LINE_ENDS, len(line) - LINE_ENDS) if fold and len(line) > 6 else range(0)
+    for number, node in enumerate(line):
+        lead = indent + mark if number == 0 else below
+        if number not in hidden:
+            yield lead + _line(node)
+        elif number == hidden.start:
+            tokens = sum(line[n]["completion_tokens"] or 0 for n in hidden)
+            yield f"{below}⋮  {len(hidden)} turns that follow each other, {tokens:,} tokens"
+    yield from _siblings(further, children, below, fold)
+
+
+def _line(node: Row) -> str:
+    parts = [node["branch_node_id"][:SHORT_ID], node["branch_kind"]]
+    if node["is_replay"]:
+        parts.append("replay")
+    parts.append(node["model"] or "no model")
+    if node["node_status"] != "completed":
+        parts.append(node["node_status"].upper())
+    parts.append(f"{node['prompt_tokens'] or 0:,}→{node['completion_tokens'] or 0:,}")
+    said = node["response_text"] or _called(node["tool_trace"]) or node["error"] or ""
+    return "  ".join([*parts, shortened(one_line(said), TEXT)])
+
+
+def _called(tool_trace: str | None) -> str:
+    calls = json.loads(tool_trace or "[]")
+    names = (call.get("name") or call.get("function", {}).get("name") or "?" for call in calls)
+    return ", ".join(f"{name}()" for name in names)
+
+
+def node(
+    node_id: Annotated[str, typer.Argument(metavar="NODE", help="Its id, or how it begins.")],
+    as_json: Json = False,
+) -> None:
+    """Show a node: what was asked and answered, its tools, settings and siblings."""
+    lake = Conversations()
+    found = lake.node(node_id)
+    messages, tools = lake.messages(found), lake.attribute(found, "tools_hash")
+    siblings = lake.rows(
+        f"{_NODES} where nodes.tenant = $tenant and"
+        " (nodes.parent_node_id = $parent or $parent is null and nodes.parent_node_id is null"
+        " and nodes.session_id = $session)"
+        " order by nodes.sibling_index",
+        tenant=found["tenant"],
+        parent=found["parent_node_id"],
+        session=found["session_id"],
+    )
+    if as_json:
+        print_json(found | {"messages": messages, "tools": tools, "siblings": siblings})
+        return
+    for name in ("branch_node_id", "session_id", "turn_id", "parent_node_id", "branch_kind"):
+        say(f"{name:<16}{found[name] or ''}")
+    say(f"{'because':<16}{found['branch_reason']} (parent: {found['match']})")
+    say(f"{'variant':<16}{found['variant_config']}")
+    say(f"{'model':<16}{found['model']} {found['parameters']} on {found['backend'] or 'unknown'}")
+    tokens = f"{found['prompt_tokens'] or 0:,} read, {found['completion_tokens'] or 0:,} written"
+    say(f"{'answer':<16}{found['node_status']}, {tokens}, {found['duration_ms'] or 0:,} ms")
+    if tools:
+        offered = ", ".join(one_line(_tool_name(tool)) for tool in tools)
+        say(f"{'tools':<16}{offered}")
+    for line in conversation_lines(messages):
+        say(line)
+    others = [row for row in siblings if row["branch_node_id"] != found["branch_node_id"]]
+    if others:
+        say("")
+        say("siblings")
+        for line in _siblings(others, {}, "", fold=True):
+            say(line)
+
+
+def conversation_lines(messages: Sequence[Row]) -> Iterator[str]:
+    """Messages to be read, each under its role."""
+    for message in messages:
+        name = f" {message['name']}" if message["name"] else ""
+        answered = f" to call {message['tool_call_id']}" if message["tool_call_id"] else ""
+        yield ""
+        yield f"── {message['role']}{name}{answered}"
+        yield from (message["content"] or "").splitlines()
+        for call in json.loads(message["tool_calls"] or "[]"):
+            yield f"→ {call['name']}({json.dumps(call['arguments'], ensure_ascii=False)})"
+
+
+def diff(
+    one: Annotated[str, typer.Argument(metavar="NODE", help="A node.")],
+    other: Annotated[str, typer.Argument(metavar="NODE", help="Another one.")],
+    as_json: Json = False,
+) -> None:
+    """Show two nodes against each other: settings, what was asked, and the answers."""
+    lake = Conversations()
+    nodes = [lake.node(one), lake.node(other)]
+    names = ("branch_kind", "model", "backend", "parameters", "node_status", "finish_reason")
+    names += ("prompt_tokens", "completion_tokens", "duration_ms")
+    differing = {n: [nodes[0][n], nodes[1][n]] for n in names if nodes[0][n] != nodes[1][n]}
+    texts = [list(conversation_lines(lake.messages(node))) for node in nodes]
+    ids = [node["branch_node_id"][:SHORT_ID] for node in nodes]
+    lines = list(difflib.unified_diff(*texts, *ids, lineterm="", n=2))
+    if as_json:
+        print_json({"settings": differing, "messages": lines})
+        return
+    print_table(["setting", *ids], [[n, *map(_cell, values)] for n, values in differing.items()])
+    for line in lines[2:] or ["The messages are the same."]:
+        say(line)
+
+
+def _tool_name(tool: Any) -> str:
+    if not isinstance(tool, dict):
+        return "?"
+    function = tool.get("function")
+    return str((function if isinstance(function, dict) else tool).get("name", "?"))
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    return value.replace(microsecond=0) if hasattr(value, "microsecond") else value

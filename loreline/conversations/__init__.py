@@ -1,0 +1,1 @@
+"""What LLM-gateway events say: canonical messages, their hashes, replay."""

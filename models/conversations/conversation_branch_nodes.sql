@@ -1,0 +1,651 @@
+-- One row per turn and choice: its place in the forest, and how it differs from its siblings.
+--
+-- A new link touches the trees that it joins or leaves, and what is a root in the same session:
+-- these trees are built anew, whole.
+{{ config(
+    materialized="incremental",
+    incremental_strategy="merge",
+    unique_key="branch_node_id",
+) }}
+
+{%- set classes = ["context_snapshot_id", "system_hash", "tools_hash", "plan", "model",
+                   "sampling_hash"] %}
+{%- set kinds = ["root", "continuation", "retry", "tool_variant", "sampling_variant",
+                 "prompt_variant", "taskify_variant"] %}
+{%- set quoted_kinds = "'" ~ kinds | join("', '") ~ "'" %}
+
+with plans as (
+
+    select
+        tenant,
+        turn_id,
+        max(taskify_rule_version) as taskify_rule_version,
+        {{ short_hash(ordered_string_agg(
+            "coalesce(sub_prompt, '') || chr(31) || coalesce(assigned_model, '')", ",",
+            "cast(1000000 + task_index as string) || raw_dlt_id"
+        )) }} as plan
+    from {{ ref("stg_gateway__tasks") }}
+    group by tenant, turn_id
+
+),
+
+changed as (
+
+    select
+        branch_node_id,
+        parent_node_id,
+        {{ tree_group("tenant", "session_id", "first_user_hash", "context_snapshot_id") }}
+            as own_group
+    from {{ ref("conversation_links") }}
+    where {{ newer_than_watermark(ref("conversation_links")) }}
+
+    union all
+
+    select
+        links.branch_node_id,
+        links.parent_node_id,
+        {{ tree_group(
+            "links.tenant", "links.session_id", "links.first_user_hash", "links.context_snapshot_id"
+        ) }} as own_group
+    from {{ ref("conversation_links") }} as links
+    inner join {{ ref("stg_gateway__tasks") }} as tasks
+        on links.tenant = tasks.tenant
+        and links.turn_id = tasks.turn_id
+    where {{ newer_than_watermark(ref("stg_gateway__tasks"), "tasks") }}
+
+),
+
+{% if is_incremental() %}
+
+touched_groups as (
+
+    select known.tree_group
+    from {{ this }} as known
+    inner join changed on known.branch_node_id = changed.branch_node_id
+
+    union
+
+    select known.tree_group
+    from {{ this }} as known
+    inner join changed on known.branch_node_id = changed.parent_node_id
+
+    union
+
+    select own_group as tree_group
+    from changed
+
+),
+
+touched as (
+
+    select known.branch_node_id
+    from {{ this }} as known
+    inner join touched_groups on known.tree_group = touched_groups.tree_group
+
+    union
+
+    select branch_node_id
+    from changed
+
+),
+
+{% endif %}
+
+nodes as (
+
+    select
+        links.branch_node_id,
+        links.turn_key,
+        links.turn_id,
+        links.choice_index,
+        links.tenant,
+        links.session_id,
+        links.theme_id,
+        links.is_replay,
+        links.replay_run_id,
+        links.context_snapshot_id,
+        links.response_snapshot_id,
+        links.model,
+        links.parameters,
+        links.sampling_hash,
+        links.system_hash,
+        links.tools_hash,
+        links.request_hash,
+        links.branch_kind as declared_kind,
+        links.variant_config as declared_config,
+        links.status,
+        links.started_at,
+        links.ended_at,
+        links.parent_node_id,
+        links.match,
+        links.fallback_node_id,
+        links.fallback_match,
+        plans.plan,
+        plans.taskify_rule_version,
+        {{ tree_group(
+            "links.tenant", "links.session_id", "links.first_user_hash", "links.context_snapshot_id"
+        ) }} as own_group,
+        row_number() over (order by links.branch_node_id nulls last) as node
+    from {{ ref("conversation_links") }} as links
+    {% if is_incremental() %}
+    inner join touched on links.branch_node_id = touched.branch_node_id
+    {% endif %}
+    left join plans
+        on links.tenant = plans.tenant
+        and links.turn_id = plans.turn_id
+
+),
+
+pointers as (
+
+    select
+        nodes.node,
+        parents.node as up,
+        case when parents.node is null then 0 else 1 end as distance,
+        coalesce(parents.node, nodes.node) as top,
+        least(nodes.node, coalesce(parents.node, nodes.node)) as lowest
+    from nodes
+    left join nodes as parents on nodes.parent_node_id = parents.branch_node_id
+
+),
+
+{{ roots_by_doubling("followed", "pointers", var("forest_doublings") | int(16)) }},
+
+-- Links that clients named may close a cycle. The one of its latest node is set aside.
+on_cycle as (
+
+    select up as node
+    from followed
+    where up is not null
+    group by up
+
+),
+
+cyclic as (
+
+    select
+        on_cycle.node,
+        followed.lowest,
+        row_number() over (
+            partition by followed.lowest
+            order by nodes.started_at desc nulls last, nodes.branch_node_id desc nulls last
+        ) as lateness
+    from on_cycle
+    inner join followed on on_cycle.node = followed.node
+    inner join nodes on on_cycle.node = nodes.node
+    where nodes.match = 'explicit'
+
+),
+
+first_repair as (
+
+    select
+        pointers.node,
+        case
+            when cyclic.node is not null then fallbacks.node
+            else pointers.up
+        end as up,
+        cyclic.node is not null as is_moved
+    from pointers
+    inner join followed on pointers.node = followed.node and followed.up is not null
+    left join cyclic on pointers.node = cyclic.node and cyclic.lateness = 1
+    left join nodes on cyclic.node = nodes.node
+    left join nodes as fallbacks on nodes.fallback_node_id = fallbacks.branch_node_id
+
+),
+
+first_pointers as (
+
+    -- What lies outside the cycles was followed to its root already.
+    select
+        first_repair.node,
+        inside.node as up,
+        case when inside.node is null then 0 else 1 end as distance,
+        coalesce(inside.node, first_repair.node) as top,
+        least(first_repair.node, coalesce(inside.node, first_repair.node)) as lowest
+    from first_repair
+    left join first_repair as inside on first_repair.up = inside.node
+
+),
+
+{{ roots_by_doubling("refollowed", "first_pointers", var("forest_doublings") | int(16)) }},
+
+-- Where the hashes lead back into a cycle, its latest named link is cut: that node is a root.
+on_second_cycle as (
+
+    select up as node
+    from refollowed
+    where up is not null
+    group by up
+
+),
+
+still_cyclic as (
+
+    select
+        on_second_cycle.node,
+        row_number() over (
+            partition by refollowed.lowest
+            order by nodes.started_at desc nulls last, nodes.branch_node_id desc nulls last
+        ) as lateness
+    from on_second_cycle
+    inner join refollowed on on_second_cycle.node = refollowed.node
+    inner join nodes on on_second_cycle.node = nodes.node
+    inner join first_repair on on_second_cycle.node = first_repair.node
+    where nodes.match = 'explicit' and not first_repair.is_moved
+
+),
+
+parents as (
+
+    select
+        pointers.node,
+        case
+            when cut.node is not null then null
+            when first_repair.node is not null then first_repair.up
+            else pointers.up
+        end as up,
+        case
+            when cut.node is not null then 'none'
+            when first_repair.is_moved then coalesce(nodes.fallback_match, 'none')
+            else nodes.match
+        end as match
+    from pointers
+    inner join nodes on pointers.node = nodes.node
+    left join first_repair on pointers.node = first_repair.node
+    left join still_cyclic as cut on pointers.node = cut.node and cut.lateness = 1
+
+),
+
+-- Only trees with a cycle in them have to be followed again.
+repaired_parents as (
+
+    select
+        parents.node,
+        parents.up
+    from parents
+    inner join first_repair on parents.node = first_repair.node
+
+),
+
+outside as (
+
+    select repaired_parents.up
+    from repaired_parents
+    left join first_repair on repaired_parents.up = first_repair.node
+    where repaired_parents.up is not null and first_repair.node is null
+    group by repaired_parents.up
+
+),
+
+final_pointers as (
+
+    select
+        node,
+        up,
+        case when up is null then 0 else 1 end as distance,
+        coalesce(up, node) as top,
+        node as lowest
+    from repaired_parents
+
+    union all
+
+    select
+        followed.node,
+        cast(null as bigint) as up,
+        followed.distance,
+        followed.top,
+        followed.lowest
+    from followed
+    inner join outside on followed.node = outside.up
+
+),
+
+{{ roots_by_doubling("settled", "final_pointers", var("forest_doublings") | int(16)) }},
+
+placed as (
+
+    select
+        nodes.*,
+        parents.up,
+        parents.match as final_match,
+        case
+            when first_repair.node is not null then settled.distance
+            else followed.distance
+        end as depth,
+        case
+            when first_repair.node is not null then settled.top
+            else followed.top
+        end as top,
+        case
+            when first_repair.node is not null then settled.up
+            else followed.up
+        end as unfinished
+    from nodes
+    inner join parents on nodes.node = parents.node
+    inner join followed on nodes.node = followed.node
+    left join first_repair on nodes.node = first_repair.node
+    left join settled on nodes.node = settled.node
+
+),
+
+grouped as (
+
+    select
+        placed.*,
+        roots.own_group as tree_group,
+        roots.branch_node_id as root_node_id,
+        above.branch_node_id as final_parent_id,
+        coalesce(above.branch_node_id, placed.own_group) as sibling_group
+    from placed
+    inner join nodes as roots on placed.top = roots.node
+    left join nodes as above on placed.up = above.node
+
+),
+
+indexed as (
+
+    select
+        *,
+        row_number() over (
+            partition by sibling_group
+            order by
+                is_replay nulls last,
+                started_at nulls last,
+                turn_id nulls last,
+                choice_index nulls last,
+                branch_node_id nulls last
+        ) - 1 as sibling_index,
+        row_number() over (
+            partition by sibling_group
+            order by
+                started_at nulls last,
+                turn_id nulls last,
+                choice_index nulls last,
+                branch_node_id nulls last
+        ) as time_index,
+        count(*) over (partition by sibling_group) as sibling_count
+    from grouped
+
+),
+
+-- Among roots: the first of its kind in what is said and in system and tools is another root.
+roots as (
+
+    select
+        branch_node_id,
+        row_number() over (
+            partition by sibling_group, context_snapshot_id order by sibling_index nulls last
+        ) = 1
+        and row_number() over (
+            partition by sibling_group, system_hash, tools_hash order by sibling_index nulls last
+        ) = 1 as is_another
+    from indexed
+    where up is null
+
+),
+
+siblings as (
+
+    select
+        branch_node_id,
+        sibling_group,
+        sibling_index,
+        time_index,
+        is_replay,
+        {{ classes | join(",\n        ") }}
+    from indexed
+    where sibling_count > 1
+
+),
+
+-- Few pairs differ in several classes: sets of them are only tried where smaller ones did not do.
+equal as (
+
+    {{ nearest_siblings("siblings", classes, [0]) }}
+
+),
+
+unlike_groups as (
+
+    select siblings.sibling_group
+    from siblings
+    inner join equal on siblings.branch_node_id = equal.branch_node_id
+    where equal.nearest_index is null
+    group by siblings.sibling_group
+
+),
+
+unlike as (
+
+    select siblings.*
+    from siblings
+    inner join unlike_groups on siblings.sibling_group = unlike_groups.sibling_group
+
+),
+
+alike as (
+
+    {{ nearest_siblings("unlike", classes, [1, 2]) }}
+
+),
+
+alike_found as (
+
+    select
+        branch_node_id,
+        max(nearest_index) as nearest_index
+    from alike
+    group by branch_node_id
+
+),
+
+different_groups as (
+
+    select unlike.sibling_group
+    from unlike
+    inner join alike_found on unlike.branch_node_id = alike_found.branch_node_id
+    where alike_found.nearest_index is null and unlike.sibling_index > 0
+    group by unlike.sibling_group
+
+),
+
+different as (
+
+    select unlike.*
+    from unlike
+    inner join different_groups on unlike.sibling_group = different_groups.sibling_group
+
+),
+
+distant as (
+
+    {{ nearest_siblings("different", classes, [3, 4, 5, 6]) }}
+
+),
+
+found as (
+
+    select * from equal
+    union all
+    select * from alike
+    union all
+    select * from distant
+    union all
+    -- A replay that seems older than every original is compared with the first of them.
+    select
+        siblings.branch_node_id,
+        {{ (classes | length) + 1 }} as differences,
+        firsts.time_index as nearest_index
+    from siblings
+    inner join siblings as firsts
+        on siblings.sibling_group = firsts.sibling_group
+        and firsts.sibling_index = 0
+    where siblings.sibling_index > 0
+
+),
+
+ranked as (
+
+    select
+        branch_node_id,
+        nearest_index,
+        row_number() over (
+            partition by branch_node_id
+            order by differences asc nulls last, nearest_index desc nulls last
+        ) as preference
+    from found
+    where nearest_index is not null
+
+),
+
+compared as (
+
+    select
+        siblings.branch_node_id,
+        nearest.branch_node_id as nearest_id
+    from ranked
+    inner join siblings on ranked.branch_node_id = siblings.branch_node_id
+    inner join siblings as nearest
+        on siblings.sibling_group = nearest.sibling_group
+        and ranked.nearest_index = nearest.time_index
+    where ranked.preference = 1 and siblings.sibling_index > 0
+
+),
+
+described as (
+
+    select
+        indexed.*,
+        compared.nearest_id as variant_of_node_id,
+        nearest.turn_key = indexed.turn_key as is_same_turn,
+        coalesce(roots.is_another, false) and indexed.sibling_index > 0 as is_another_root,
+        {{ differs("indexed.context_snapshot_id", "nearest.context_snapshot_id") }} as other_user,
+        {{ differs("indexed.system_hash", "nearest.system_hash") }} as other_system,
+        {{ differs("indexed.tools_hash", "nearest.tools_hash") }} as other_tools,
+        {{ differs("indexed.plan", "nearest.plan") }} as other_plan,
+        {{ differs("indexed.model", "nearest.model") }} as other_model,
+        {{ differs("indexed.sampling_hash", "nearest.sampling_hash") }} as other_sampling,
+        {{ differs("indexed.parameters", "nearest.parameters") }} as other_parameters,
+        nearest.context_snapshot_id as nearest_user,
+        nearest.system_hash as nearest_system,
+        nearest.tools_hash as nearest_tools,
+        nearest.plan as nearest_plan,
+        nearest.model as nearest_model,
+        nearest.parameters as nearest_parameters
+    from indexed
+    left join compared on indexed.branch_node_id = compared.branch_node_id
+    left join nodes as nearest on compared.nearest_id = nearest.branch_node_id
+    left join roots on indexed.branch_node_id = roots.branch_node_id
+
+),
+
+named as (
+
+    select
+        *,
+        case
+            when declared_kind in ({{ quoted_kinds }}) then declared_kind
+            when sibling_index = 0 then case when up is null then 'root' else 'continuation' end
+            when is_another_root then 'root'
+            when other_user or other_system then 'prompt_variant'
+            when other_tools then 'tool_variant'
+            when other_plan then 'taskify_variant'
+            when other_model or other_sampling then 'sampling_variant'
+            else 'retry'
+        end as branch_kind,
+        substr(
+            case when other_user then ', messages' else '' end
+            || case when other_system then ', system' else '' end
+            || case when other_tools then ', tools' else '' end
+            || case when other_plan then ', plan' else '' end
+            || case when other_model then ', model' else '' end
+            || case when other_sampling then ', sampling' else '' end,
+            3
+        ) as differing,
+        substr(
+            {{ difference("other_user", "messages", json_quoted("nearest_user"),
+                          json_quoted("context_snapshot_id")) }}
+            || {{ difference("other_system", "system", json_quoted("nearest_system"),
+                             json_quoted("system_hash")) }}
+            || {{ difference("other_tools", "tools", json_quoted("nearest_tools"),
+                             json_quoted("tools_hash")) }}
+            || {{ difference("other_plan", "plan", json_quoted("nearest_plan"),
+                             json_quoted("plan")) }}
+            || {{ difference("other_model", "model", json_quoted("nearest_model"),
+                             json_quoted("model")) }}
+            || {{ difference("other_parameters", "parameters", "nearest_parameters",
+                             "parameters") }},
+            2
+        ) as differences
+    from described
+
+)
+
+select
+    branch_node_id,
+    coalesce(
+        session_id,
+        first_value(session_id) over (
+            partition by tree_group
+            order by
+                case when session_id is null then 1 else 0 end nulls last,
+                depth nulls last,
+                started_at nulls last,
+                branch_node_id nulls last
+        ),
+        'unnamed:' || first_value(branch_node_id) over (
+            partition by tree_group
+            order by depth nulls last, sibling_index nulls last, branch_node_id nulls last
+        )
+    ) as session_id,
+    tenant,
+    theme_id,
+    turn_key,
+    turn_id,
+    cast(choice_index as bigint) as choice_index,
+    final_parent_id as parent_node_id,
+    root_node_id,
+    tree_group,
+    up is null as is_root,
+    cast(depth as bigint) as depth,
+    cast(sibling_index as bigint) as sibling_index,
+    branch_kind,
+    case when branch_kind <> 'root' or not is_another_root then variant_of_node_id end
+        as variant_of_node_id,
+    case
+        when declared_kind = branch_kind then 'named by the client'
+        when sibling_index = 0 and up is null then 'no earlier answer is in its history'
+        when sibling_index = 0 then 'the first to go on from its parent'
+        when is_another_root then 'another conversation under the same session'
+        when differing <> '' then 'differs in ' || differing
+        when is_same_turn then 'another choice of the same turn'
+        else 'the same request again'
+    end as branch_reason,
+    case
+        when variant_of_node_id is null and declared_config is null then '{}'
+        else
+            '{' || substr(
+                case
+                    when variant_of_node_id is not null and differences <> ''
+                        then ',' || differences
+                    else ''
+                end
+                || coalesce(',"declared":' || declared_config, ''), 2
+            ) || '}'
+    end as variant_config,
+    final_match as match,
+    status as node_status,
+    is_replay,
+    replay_run_id,
+    model,
+    system_hash,
+    tools_hash,
+    request_hash,
+    context_snapshot_id,
+    response_snapshot_id,
+    taskify_rule_version || ':' || plan as taskification_replay_point,
+    started_at,
+    ended_at,
+    unfinished is null as is_complete
+from named

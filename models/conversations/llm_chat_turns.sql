@@ -1,0 +1,136 @@
+-- One row per request: of several attempts under one turn id, the one that got furthest.
+{{ config(materialized="incremental", incremental_strategy="merge", unique_key="turn_key") }}
+
+with arrived as (
+
+    select
+        {{ short_hash("tenant || chr(31) || turn_id || chr(31) || request_hash") }} as turn_key,
+        turn_id,
+        session_id,
+        tenant,
+        theme_id,
+        model,
+        model_snapshot_id,
+        backend,
+        context_snapshot_id,
+        {{ list_at("prefix_hashes", 1) }} as prefix_hash,
+        request_hash,
+        system_hash,
+        tools_hash,
+        parameters,
+        prompt_tokens,
+        completion_tokens,
+        duration_ms,
+        status,
+        error,
+        is_replay,
+        replay_run_id,
+        parent_turn_id,
+        context_anchor_turn_id,
+        started_at,
+        message_count,
+        event_key,
+        raw_dlt_id
+    from {{ ref("stg_gateway__chat_requests") }}
+    where problem is null and {{ newer_than_watermark(ref("stg_gateway__chat_requests")) }}
+
+),
+
+{% if is_incremental() %}
+
+touched as (
+
+    select turn_key
+    from arrived
+    group by turn_key
+
+),
+
+{% endif %}
+
+attempts as (
+
+    select * from arrived
+
+    {% if is_incremental() %}
+    union all
+
+    select
+        known.turn_key,
+        known.turn_id,
+        known.session_id,
+        known.tenant,
+        known.theme_id,
+        known.model,
+        known.model_snapshot_id,
+        known.backend,
+        known.context_snapshot_id,
+        known.prefix_hash,
+        known.request_hash,
+        known.system_hash,
+        known.tools_hash,
+        known.parameters,
+        known.prompt_tokens,
+        known.completion_tokens,
+        known.duration_ms,
+        known.status,
+        known.error,
+        known.is_replay,
+        known.replay_run_id,
+        known.parent_turn_id,
+        known.context_anchor_turn_id,
+        known.started_at,
+        known.message_count,
+        known.event_key,
+        known.raw_dlt_id
+    from {{ this }} as known
+    inner join touched on known.turn_key = touched.turn_key
+    {% endif %}
+
+),
+
+ranked as (
+
+    select
+        *,
+        row_number() over (
+            partition by turn_key
+            order by
+                case status when 'completed' then 0 when 'interrupted' then 1 else 2 end nulls last,
+                started_at nulls last,
+                event_key nulls last
+        ) as preference
+    from attempts
+
+)
+
+select
+    turn_key,
+    turn_id,
+    session_id,
+    tenant,
+    theme_id,
+    model,
+    model_snapshot_id,
+    backend,
+    context_snapshot_id,
+    prefix_hash,
+    request_hash,
+    system_hash,
+    tools_hash,
+    parameters,
+    prompt_tokens,
+    completion_tokens,
+    duration_ms,
+    status,
+    error,
+    is_replay,
+    replay_run_id,
+    parent_turn_id,
+    context_anchor_turn_id,
+    started_at,
+    message_count,
+    event_key,
+    raw_dlt_id
+from ranked
+where preference = 1

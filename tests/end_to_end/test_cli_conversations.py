@@ -1,0 +1,133 @@
+"""`loreline sessions`, `tree`, `node` and `diff`, over a few conversations."""
+
+import json
+
+import pytest
+
+from tests.end_to_end.forest import assistant, call, chat, system, tool, user, write_events
+from tests.end_to_end.lakehouse import temporary_lakehouse
+from tests.end_to_end.test_forest import CONVERSATIONS
+
+HOSTILE = "before \x1b[31mred\x1b[0m \u202eafter"
+
+
+def long_session():
+    """Twelve turns in a row, then ten answers to the same question."""
+    history = [system("Be brief."), user("question 0")]
+    for n in range(12):
+        yield chat(f"t{n}", history, assistant(f"answer {n}"), at=n, session="long")
+        history = [*history, assistant(f"answer {n}"), user(f"question {n + 1}")]
+    for n in range(10):
+        yield chat(f"r{n}", history, assistant(f"try {n}"), at=100 + n, session="long")
+
+
+@pytest.fixture(scope="module")
+def lakehouse(stack, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("talk")
+    asked = assistant(None, tool_calls=[call("c1", "search", '{"query": "x"}')])
+    events = [
+        chat(
+            "h1", [user(HOSTILE)], asked, session="hostile", request={"tools": [{"name": HOSTILE}]}
+        ),
+        chat(
+            "h2",
+            [user(HOSTILE), asked, tool("c1", HOSTILE)],
+            assistant(HOSTILE),
+            at=1,
+            session="hostile",
+        ),
+        chat(
+            "h3",
+            [user(HOSTILE), asked, tool("c1", HOSTILE)],
+            at=2,
+            session="hostile",
+            kind="failed",
+            error=HOSTILE,
+            request={"model": "other"},
+        ),
+        *long_session(),
+    ]
+    with temporary_lakehouse(stack, folder) as lakehouse:
+        lakehouse.land("gateway", write_events(folder / "events.jsonl", events))
+        lakehouse.build(*CONVERSATIONS)
+        yield lakehouse
+
+
+def run(lakehouse, *arguments):
+    done = lakehouse.command(*arguments)
+    assert done.exit_code == 0, done.errors
+    return done.output
+
+
+def test_sessions_are_listed_the_latest_first(lakehouse):
+    found = json.loads(run(lakehouse, "sessions", "--json"))
+    assert [(row["session_id"], row["turn_count"], row["branch_count"]) for row in found] == [
+        ("long", 22, 9),
+        ("hostile", 3, 1),
+    ]
+    assert "hostile" in run(lakehouse, "sessions")
+    assert json.loads(run(lakehouse, "sessions", "-k", "1", "--json")) == found[:1]
+    assert json.loads(run(lakehouse, "sessions", "--tenant", "nobody", "--json")) == []
+
+
+def test_a_tree_folds_long_lines_and_many_siblings(lakehouse):
+    lines = run(lakehouse, "tree", "long").splitlines()
+    assert len(lines) == 2 + 1 + 2 + 6 + 1
+    assert "⋮  8 turns that follow each other" in lines[2]
+    assert lines[-1].endswith("4 more without an answer to them: 4 retry")
+    assert "answer 11" in lines[4]
+    assert "continuation" in lines[5]
+    assert len(run(lakehouse, "tree", "long", "--all").splitlines()) == 22
+
+
+def test_a_node_is_shown_with_what_was_said(lakehouse):
+    nodes = json.loads(run(lakehouse, "tree", "long", "--json"))
+    (third,) = [node for node in nodes if node["turn_id"] == "t2"]
+    shown = json.loads(run(lakehouse, "node", third["branch_node_id"][:10], "--json"))
+    said = [(message["role"], message["content"]) for message in shown["messages"]]
+    assert said == [
+        ("system", "Be brief."),
+        ("user", "question 0"),
+        ("assistant", "answer 0"),
+        ("user", "question 1"),
+        ("assistant", "answer 1"),
+        ("user", "question 2"),
+        ("assistant", "answer 2"),
+    ]
+    assert "── system" in run(lakehouse, "node", third["branch_node_id"])
+
+
+def test_two_nodes_are_shown_against_each_other(lakehouse):
+    nodes = {n["turn_id"]: n for n in json.loads(run(lakehouse, "tree", "hostile", "--json"))}
+    ids = [nodes[turn]["branch_node_id"] for turn in ("h2", "h3")]
+    found = json.loads(run(lakehouse, "diff", *ids, "--json"))
+    assert found["settings"]["model"] == ["m", "other"]
+    assert found["settings"]["node_status"] == ["completed", "failed"]
+    assert any(line.startswith("-── assistant") for line in found["messages"])
+    assert "other" in run(lakehouse, "diff", *ids)
+
+
+def test_what_others_wrote_is_shown_and_not_obeyed(lakehouse):
+    nodes = {n["turn_id"]: n for n in json.loads(run(lakehouse, "tree", "hostile", "--json"))}
+    shown = [run(lakehouse, "tree", "hostile"), run(lakehouse, "sessions")]
+    shown += [run(lakehouse, "node", node["branch_node_id"]) for node in nodes.values()]
+    shown.append(run(lakehouse, "diff", *(nodes[t]["branch_node_id"] for t in ("h1", "h2"))))
+    for text in shown:
+        assert "\x1b" not in text
+        assert "\u202e" not in text
+    assert any("\\x1b[31m" in text for text in shown)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (("tree", "nothing"), "there is no session nothing"),
+        (("node", "zz"), "there is no node zz"),
+        (("node", ""), "several nodes begin with "),
+    ],
+)
+def test_what_is_not_there_is_said_in_a_line(lakehouse, arguments, problem):
+    done = lakehouse.command(*arguments)
+    assert done.exit_code == 1
+    assert problem in done.errors
+    assert len(done.errors.splitlines()) == 1
