@@ -21,6 +21,7 @@ from loreline.lake.commits import Writer, append, locked
 from loreline.lake.raw import RAW_SCHEMA
 from loreline.postgres import connect
 from loreline.settings import PROJECT_ROOT, Settings
+from tests.end_to_end.forest import assistant, chat, event, system, user
 
 WRITER = Writer("test", "test", "test")
 STARTED = datetime(2026, 10, 1)
@@ -401,9 +402,21 @@ def build_a_little(project: Project) -> None:
     project.land("notion.users", STARTED, u1={"name": "Ana", "type": "person"})
     project.land("notion.pages", STARTED, p1=page("A"), p2=page("B"), p3=page("C"))
     project.land("notion.pages", STARTED + timedelta(days=1), p3=Deleted(page("C")))
-    project.land("gateway.events", STARTED, k1={"id": "e1", "type": "llm.chat.completed"})
+    project.land("gateway.events", STARTED, **GATEWAY_EVENTS)
     built = project.dbt("build", "--exclude", "test_type:unit")
     assert " ERROR=0 " in built
+
+
+TASK = {"index": 0, "sub_prompt": "look"}
+STEP = {"flow_id": "f", "node_id": "n", "parent_node_ids": ["m"], "kind": "worker"}
+GATEWAY_EVENTS = {
+    "k1": chat(
+        "t1", [system("Help."), user("a")], assistant("b"), request={"tools": [{"name": "look"}]}
+    ),
+    "k2": event("llm.tool.completed", 1, turn_id="t1", tool_call_id="c"),
+    "k3": event("taskification.completed", 1, turn_id="t1", tasks=[TASK]),
+    "k4": event("flow.node.started", 1, **STEP),
+}
 
 
 def again(table: str, replaced: str = "", condition: str = "true") -> str:
@@ -429,6 +442,28 @@ BREACHES = [
     again("staging.stg_slack__messages", "null as anchor_day"),
     again("staging.stg_slack__users"),
     again("staging.stg_gateway__events", "null as event_key"),
+    again("staging.stg_gateway__chat_requests", "'odd' as problem"),
+    again("staging.stg_gateway__tool_calls"),
+    again("staging.stg_gateway__tasks"),
+    again("staging.stg_gateway__flow_steps"),
+    again("conversations.messages"),
+    again("conversations.context_snapshots"),
+    again("conversations.request_attributes", "'odd' as kind"),
+    again("conversations.llm_chat_turns"),
+    again("conversations.conversation_links", "'odd' as match"),
+    again(
+        "conversations.conversation_branch_nodes",
+        "'odd' as match, 'odd' as branch_kind, 'nobody' as parent_node_id, false as is_complete",
+    ),
+    again("conversations.conversation_sessions"),
+    again("conversations.execution_run_records"),
+    again("conversations.response_branch_records"),
+    again("conversations.taskification_results", "'odd' as told_by"),
+    again("conversations.flow_nodes"),
+    again("conversations.flow_edges", "'odd' as kind"),
+    again("conversations.lineage_watermark"),
+    again("seeds.seed_themes"),
+    again("seeds.taskify_rules"),
     again("seeds.chunking_strategies", "'odd' as status, 'odd' as algorithm"),
     again("seeds.embedding_models", "'odd' as status"),
     again("seeds.slack_message_rules"),
