@@ -233,6 +233,8 @@ def scenario(turns: int, workspace: Path) -> dict[str, Any]:
     target = str(home / "dbt")
     environment = {**os.environ, "LORELINE_HOME": str(home), "LORELINE_TARGET": "local"}
     environment |= {"DBT_TARGET_PATH": target, "DBT_LOG_PATH": target}
+    # Below it DuckDB spills to disk; four models run at once.
+    environment |= {"LORELINE_DUCKDB_MEMORY_LIMIT": "4GB"}
     up(home)
     try:
         timed("stage", environment, str(turns), "0")

@@ -580,25 +580,38 @@ named as (
         ) as differences
     from described
 
+),
+
+-- A session that no client named is called after the first of its roots.
+group_names as (
+
+    select
+        tree_group,
+        coalesce(
+            {{ arg_min("session_id", "case when session_id is not null then " ~
+                "cast(started_at as string) || ' ' || branch_node_id end") }},
+            'unnamed:' || {{ arg_min(
+                "branch_node_id", "case when up is null and sibling_index = 0 then 1 end"
+            ) }}
+        ) as session_id
+    from indexed
+    group by tree_group
+
+),
+
+titled as (
+
+    select
+        named.*,
+        group_names.session_id as group_session_id
+    from named
+    inner join group_names on named.tree_group = group_names.tree_group
+
 )
 
 select
     branch_node_id,
-    coalesce(
-        session_id,
-        first_value(session_id) over (
-            partition by tree_group
-            order by
-                case when session_id is null then 1 else 0 end nulls last,
-                depth nulls last,
-                started_at nulls last,
-                branch_node_id nulls last
-        ),
-        'unnamed:' || first_value(branch_node_id) over (
-            partition by tree_group
-            order by depth nulls last, sibling_index nulls last, branch_node_id nulls last
-        )
-    ) as session_id,
+    coalesce(session_id, group_session_id) as session_id,
     tenant,
     theme_id,
     turn_key,
@@ -648,4 +661,4 @@ select
     started_at,
     ended_at,
     unfinished is null as is_complete
-from named
+from titled

@@ -18,6 +18,12 @@
     "attempt_started_at", "ended_at", "prompt_tokens", "completion_tokens", "execution_id",
     "event_key"
 ] %}
+{#- What is asked of a node as a possible parent. -#}
+{%- set parent_columns = [
+    "branch_node_id", "turn_key", "turn_id", "choice_index", "tenant", "session_id", "is_replay",
+    "replay_run_id", "system_hash", "tools_hash", "post_hashes", "response_pairs", "started_at",
+    "ended_at"
+] %}
 
 with arrived as (
 
@@ -53,32 +59,40 @@ attempts as (
         known.{{ columns | join(",\n        known.") }}
     from {{ this }} as known
     inner join touched on known.branch_node_id = touched.branch_node_id
+    left join arrived
+        on known.branch_node_id = arrived.branch_node_id
+        and known.event_key = arrived.event_key
+    where arrived.event_key is null
     {% endif %}
 
 ),
 
-ranked as (
+-- Which attempt tells of a node, and when its first one began.
+chosen as (
 
     select
-        {{ columns | reject("equalto", "started_at") | join(",\n        ") }},
-        min(started_at) over (partition by branch_node_id) as started_at,
-        row_number() over (
-            partition by branch_node_id
-            order by
-                case status when 'completed' then 0 when 'interrupted' then 1 else 2 end nulls last,
-                attempt_started_at nulls last,
-                event_key nulls last
-        ) as preference
+        branch_node_id,
+        min(started_at) as started_at,
+        {{ arg_min(
+            "event_key",
+            "case status when 'completed' then '0 ' when 'interrupted' then '1 ' else '2 ' end"
+            ~ " || cast(attempt_started_at as string) || ' ' || event_key"
+        ) }} as event_key
     from attempts
+    group by branch_node_id
 
 ),
 
 fresh as (
 
     select
-        {{ columns | join(",\n        ") }}
-    from ranked
-    where preference = 1
+        {%- for column in columns %}
+        {{ "chosen" if column == "started_at" else "attempts" }}.{{ column }}{{ "," if not loop.last }}
+        {%- endfor %}
+    from attempts
+    inner join chosen
+        on attempts.branch_node_id = chosen.branch_node_id
+        and attempts.event_key = chosen.event_key
 
 ),
 
@@ -167,23 +181,19 @@ disturbed as (
 
 ),
 
-unchanged as (
-
-    select
-        known.{{ columns | join(",\n        known.") }}
-    from {{ this }} as known
-    left join fresh on known.branch_node_id = fresh.branch_node_id
-    where fresh.branch_node_id is null
-
-),
-
 nodes as (
 
-    select * from fresh
+    select
+        {{ parent_columns | join(",\n        ") }}
+    from fresh
 
     union all
 
-    select * from unchanged
+    select
+        known.{{ parent_columns | join(",\n        known.") }}
+    from {{ this }} as known
+    left join fresh on known.branch_node_id = fresh.branch_node_id
+    where fresh.branch_node_id is null
 
 ),
 
@@ -193,9 +203,12 @@ to_place as (
 
     union all
 
-    select unchanged.*
-    from unchanged
-    inner join disturbed on unchanged.branch_node_id = disturbed.branch_node_id
+    select
+        known.{{ columns | join(",\n        known.") }}
+    from {{ this }} as known
+    inner join disturbed on known.branch_node_id = disturbed.branch_node_id
+    left join fresh on known.branch_node_id = fresh.branch_node_id
+    where fresh.branch_node_id is null
 
 ),
 
@@ -203,7 +216,9 @@ to_place as (
 
 nodes as (
 
-    select * from fresh
+    select
+        {{ parent_columns | join(",\n        ") }}
+    from fresh
 
 ),
 
@@ -250,16 +265,34 @@ exact as (
 
 ),
 
-wanted_pairs as (
+by_hash as (
+
+    {{ best_parents("exact", "child.started_at > parent.started_at") }}
+
+),
+
+unplaced as (
 
     select
         to_place.branch_node_id,
         to_place.tenant,
         to_place.session_id,
+        to_place.pair_hashes
+    from to_place
+    left join by_hash on to_place.branch_node_id = by_hash.branch_node_id
+    where to_place.session_id is not null and by_hash.branch_node_id is null
+
+),
+
+wanted_pairs as (
+
+    select
+        unplaced.branch_node_id,
+        unplaced.tenant,
+        unplaced.session_id,
         pair.element as hash,
         pair.position as place
-    from to_place, {{ unnest_with_position("to_place.pair_hashes", "pair") }}
-    where to_place.session_id is not null
+    from unplaced, {{ unnest_with_position("unplaced.pair_hashes", "pair") }}
 
 ),
 
@@ -290,6 +323,12 @@ truncated as (
 
 ),
 
+by_pair as (
+
+    {{ best_parents("truncated", "child.started_at > parent.started_at") }}
+
+),
+
 named as (
 
     select
@@ -309,111 +348,31 @@ named as (
 
 ),
 
-candidates as (
-
-    select
-        branch_node_id,
-        candidate_id,
-        'explicit' as match,
-        0 as strength,
-        place
-    from named
-
-    union all
-
-    select
-        branch_node_id,
-        candidate_id,
-        'exact' as match,
-        1 as strength,
-        place
-    from exact
-
-    union all
-
-    select
-        branch_node_id,
-        candidate_id,
-        'truncated' as match,
-        2 as strength,
-        place
-    from truncated
-
-),
-
-ordered as (
-
-    select
-        candidates.branch_node_id,
-        candidates.candidate_id,
-        candidates.match,
-        candidates.strength,
-        row_number() over (
-            partition by candidates.branch_node_id, candidates.strength = 0
-            order by
-                candidates.strength asc nulls last,
-                candidates.place asc nulls last,
-                case
-                    when not child.is_replay then case when parent.is_replay then 1 else 0 end
-                    when parent.is_replay and parent.replay_run_id = child.replay_run_id then 0
-                    when parent.is_replay then 2
-                    else 1
-                end asc nulls last,
-                case when parent.session_id = child.session_id then 0 else 1 end asc nulls last,
-                case
-                    when
-                        parent.system_hash = child.system_hash
-                        and parent.tools_hash = child.tools_hash
-                        then 0
-                    else 1
-                end asc nulls last,
-                case when parent.ended_at <= child.started_at then 0 else 1 end asc nulls last,
-                parent.ended_at desc nulls last,
-                parent.turn_id asc nulls last,
-                parent.choice_index asc nulls last,
-                parent.branch_node_id asc nulls last
-        ) as preference
-    from candidates
-    inner join to_place as child on candidates.branch_node_id = child.branch_node_id
-    inner join nodes as parent on candidates.candidate_id = parent.branch_node_id
-    where
-        candidates.strength = 0
-        or parent.started_at < child.started_at and parent.turn_key <> child.turn_key
-
-),
-
 by_name as (
 
-    select
-        branch_node_id,
-        candidate_id
-    from ordered
-    where preference = 1 and strength = 0
-
-),
-
-by_hash as (
-
-    select
-        branch_node_id,
-        candidate_id,
-        match
-    from ordered
-    where preference = 1 and strength > 0
+    {{ best_parents("named", "true") }}
 
 )
 
 select
     to_place.{{ columns | join(",\n    to_place.") }},
-    coalesce(by_name.candidate_id, by_hash.candidate_id) as parent_node_id,
+    coalesce(by_name.parent_id, by_hash.parent_id, by_pair.parent_id) as parent_node_id,
     case
-        when by_name.candidate_id is not null then 'explicit'
-        else coalesce(by_hash.match, 'none')
+        when by_name.parent_id is not null then 'explicit'
+        when by_hash.parent_id is not null then 'exact'
+        when by_pair.parent_id is not null then 'truncated'
+        else 'none'
     end as match,
-    case when by_name.candidate_id is not null then by_hash.candidate_id end as fallback_node_id,
     case
-        when by_name.candidate_id is not null then coalesce(by_hash.match, 'none')
+        when by_name.parent_id is not null then coalesce(by_hash.parent_id, by_pair.parent_id)
+    end as fallback_node_id,
+    case
+        when by_name.parent_id is null then null
+        when by_hash.parent_id is not null then 'exact'
+        when by_pair.parent_id is not null then 'truncated'
+        else 'none'
     end as fallback_match
 from to_place
 left join by_name on to_place.branch_node_id = by_name.branch_node_id
 left join by_hash on to_place.branch_node_id = by_hash.branch_node_id
+left join by_pair on to_place.branch_node_id = by_pair.branch_node_id
