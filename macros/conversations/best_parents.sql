@@ -1,4 +1,4 @@
-{# Of the candidates of each node the one that is its parent, by the order that the forest's rule gives.
+{# Of the candidates of each node the one that is its parent, in the order of the forest's rule.
 
    `candidates` is a relation (branch_node_id, candidate_id, place); the nodes are those of
    `to_place`, their candidates those of `nodes`, under the names `child` and `parent`. #}

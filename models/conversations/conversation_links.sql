@@ -86,9 +86,8 @@ chosen as (
 fresh as (
 
     select
-        {%- for column in columns %}
-        {{ "chosen" if column == "started_at" else "attempts" }}.{{ column }}{{ "," if not loop.last }}
-        {%- endfor %}
+        attempts.{{ columns | reject("equalto", "started_at") | join(",\n        attempts.") }},
+        chosen.started_at
     from attempts
     inner join chosen
         on attempts.branch_node_id = chosen.branch_node_id
@@ -199,7 +198,9 @@ nodes as (
 
 to_place as (
 
-    select * from fresh
+    select
+        {{ columns | join(",\n        ") }}
+    from fresh
 
     union all
 
