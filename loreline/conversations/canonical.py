@@ -129,14 +129,11 @@ class Messages:
         Raises:
             ValueError: something in it is no message.
         """
-        # Most requests are an earlier one, its answer, and what was said to that.
+        # Most requests are an earlier one, its answer, and what was said to that. Only an answer
+        # surely ends what is before it: results of parallel calls are put in order together.
         start = len(messages) - 2
         known = None
-        if (
-            start > 0
-            and isinstance(messages[start], dict)
-            and "tool_call_id" not in messages[start]
-        ):
+        if start > 0 and _is_answer(messages[start]):
             known = self._histories.get(orjson.dumps(messages[:start]))
         found = known.copy() if known else History()
         self._add(found, messages, start if known else 0)
@@ -168,12 +165,8 @@ class Messages:
                     calls.setdefault(call_id, []).append(number)
         found.add_results(results)
 
-    def message(self, given: Json, role: str | None = None) -> Message:
-        """One canonical message.
-
-        Args:
-            given: the message as a request or a response holds it.
-            role: the role where it names none.
+    def message(self, given: Json) -> Message:
+        """One canonical message, given as a request or a response holds it.
 
         Raises:
             ValueError: it is no message.
@@ -185,7 +178,7 @@ class Messages:
         if known is None:
             if len(self._known) >= self._limit:
                 self._known.clear()
-            known = self._known[key] = _message(given, role)
+            known = self._known[key] = _message(given)
         return known
 
 
@@ -200,8 +193,12 @@ def merged(prefill: Message, response: Message) -> Message:
     return _made("assistant", "".join(parts), response.name, response.tool_calls, (), None)
 
 
-def _message(given: Mapping[str, Json], role: str | None) -> Message:
-    role = given.get("role") or role
+def _is_answer(given: Json) -> bool:
+    return isinstance(given, dict) and given.get("role") == "assistant"
+
+
+def _message(given: Mapping[str, Json]) -> Message:
+    role = given.get("role")
     if not isinstance(role, str):
         raise ValueError("a message without a role")
     role = "system" if role in _SYSTEM else role

@@ -240,7 +240,8 @@ class RequestReader:
     ) -> tuple[Any, ...]:
         if not isinstance(choice, dict) or not isinstance(choice.get("message"), dict):
             raise ValueError("a choice without a message")
-        response = self._messages.message(choice["message"], "assistant")
+        said = choice["message"]
+        response = self._messages.message({**said, "role": said.get("role") or "assistant"})
         end = chained(history.end, response.digest)
         posts, pairs = [end], [_pair(history, len(history.messages), response)]
         if prefill:

@@ -86,6 +86,27 @@ def test_the_system_is_no_part_of_the_history_and_keeps_its_positions():
     assert [(position, m.content) for position, m in one.system] == [(0, "today"), (2, "mind")]
 
 
+@pytest.mark.parametrize(
+    "between",
+    [{"role": "tool", "content": "2"}, tool("b", "2"), system("mind")],
+)
+def test_what_was_read_before_changes_no_hash(between):
+    """A request goes on from another one in the middle of the results of parallel calls."""
+    asked = assistant(None, tool_calls=[call("a", "f"), call("b", "g"), call("c", "h")])
+    first = [user("q"), asked, tool("c", "3")]
+    whole = [*first, between, tool("a", "1")]
+    reader = Messages()
+    reader.history(first)
+    assert reader.history(whole).chain == Messages().history(whole).chain
+
+
+def test_a_message_without_a_role_is_the_assistants_in_an_answer_only():
+    bare = {"content": "a"}
+    answered, asked = read(chat("1", [user("q")], bare), chat("2", [bare], at=1))
+    assert answered["problem"] is None
+    assert asked["problem"] == "a message without a role"
+
+
 texts = st.text(max_size=8)
 histories = st.lists(st.builds(user, texts) | st.builds(assistant, texts), max_size=8)
 
