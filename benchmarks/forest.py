@@ -17,10 +17,8 @@ import json
 import os
 import random
 import shutil
-import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
@@ -30,7 +28,8 @@ from typing import Any
 import orjson
 import pyarrow as pa
 
-ROOT = Path(__file__).resolve().parent.parent
+from benchmarks.process import ROOT, timed_process
+
 TURNS_PER_SESSION = 10
 MORE_TURNS = 1_000
 EVENTS_PER_COMMIT = 50_000
@@ -208,21 +207,8 @@ def dbt(*arguments: str) -> None:
 
 
 def timed(step: str, environment: dict[str, str], *arguments: str) -> tuple[float, float]:
-    """Run a step as a process of its own; its seconds and its peak memory in MB."""
-    started = time.monotonic()
-    with tempfile.TemporaryFile() as output:
-        child = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.forest", "--step", step, *arguments],
-            cwd=ROOT,
-            env=environment,
-            stdout=output,
-            stderr=output,
-        )
-        _, status, usage = os.wait4(child.pid, 0)
-        if os.waitstatus_to_exitcode(status):
-            output.seek(0)
-            sys.exit(f"{step} failed:\n{output.read().decode()[-4000:]}")
-    return time.monotonic() - started, usage.ru_maxrss / 1024
+    """Run a step of this benchmark as a process of its own; its seconds and its peak memory."""
+    return timed_process(["benchmarks.forest", "--step", step, *arguments], environment)
 
 
 def scenario(turns: int, workspace: Path) -> dict[str, Any]:

@@ -22,7 +22,6 @@ import random
 import re
 import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
 import threading
@@ -33,7 +32,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
+from benchmarks.process import ROOT, timed_process
+
 PARAGRAPHS_PER_PAGE = 4
 WORDS_PER_PARAGRAPH = 90
 # A changed page costs less than two runs of dbt differ by: pairs of runs in one process.
@@ -127,21 +127,9 @@ VOCABULARY = re.findall(
 
 
 def timed(name: str, arguments: list[str], environment: dict[str, str]) -> Step:
-    """Run a child process and read its time and peak memory from the operating system."""
-    started = time.monotonic()
-    with tempfile.TemporaryFile() as output:
-        child = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.pipeline", *arguments],
-            cwd=ROOT,
-            env=environment,
-            stdout=output,
-            stderr=output,
-        )
-        _, status, usage = os.wait4(child.pid, 0)
-        if os.waitstatus_to_exitcode(status):
-            output.seek(0)
-            sys.exit(f"{name} failed:\n{output.read().decode()[-4000:]}")
-    step = Step(name, round(time.monotonic() - started, 2), round(usage.ru_maxrss / 1024))
+    """Run a step of this benchmark as a process of its own, and show what it took."""
+    seconds, peak_mb = timed_process(["benchmarks.pipeline", *arguments], environment)
+    step = Step(name, round(seconds, 2), round(peak_mb))
     print(f"  {step.name:<44}{step.seconds:>8.2f} s {step.peak_mb:>7.0f} MB", flush=True)
     return step
 

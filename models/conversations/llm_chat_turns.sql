@@ -1,6 +1,14 @@
 -- One row per request: of several attempts under one turn id, the one that got furthest.
 {{ config(materialized="incremental", incremental_strategy="merge", unique_key="turn_key") }}
 
+{%- set columns = [
+    "turn_key", "turn_id", "session_id", "tenant", "theme_id", "model", "model_snapshot_id",
+    "backend", "context_snapshot_id", "prefix_hash", "request_hash", "system_hash", "tools_hash",
+    "parameters", "prompt_tokens", "completion_tokens", "duration_ms", "status", "error",
+    "is_replay", "replay_run_id", "parent_turn_id", "context_anchor_turn_id", "started_at",
+    "message_count", "event_key", "raw_dlt_id"
+] %}
+
 with arrived as (
 
     select
@@ -56,33 +64,7 @@ attempts as (
     union all
 
     select
-        known.turn_key,
-        known.turn_id,
-        known.session_id,
-        known.tenant,
-        known.theme_id,
-        known.model,
-        known.model_snapshot_id,
-        known.backend,
-        known.context_snapshot_id,
-        known.prefix_hash,
-        known.request_hash,
-        known.system_hash,
-        known.tools_hash,
-        known.parameters,
-        known.prompt_tokens,
-        known.completion_tokens,
-        known.duration_ms,
-        known.status,
-        known.error,
-        known.is_replay,
-        known.replay_run_id,
-        known.parent_turn_id,
-        known.context_anchor_turn_id,
-        known.started_at,
-        known.message_count,
-        known.event_key,
-        known.raw_dlt_id
+        known.{{ columns | join(",\n        known.") }}
     from {{ this }} as known
     inner join touched on known.turn_key = touched.turn_key
     {% endif %}
@@ -105,32 +87,6 @@ ranked as (
 )
 
 select
-    turn_key,
-    turn_id,
-    session_id,
-    tenant,
-    theme_id,
-    model,
-    model_snapshot_id,
-    backend,
-    context_snapshot_id,
-    prefix_hash,
-    request_hash,
-    system_hash,
-    tools_hash,
-    parameters,
-    prompt_tokens,
-    completion_tokens,
-    duration_ms,
-    status,
-    error,
-    is_replay,
-    replay_run_id,
-    parent_turn_id,
-    context_anchor_turn_id,
-    started_at,
-    message_count,
-    event_key,
-    raw_dlt_id
+    {{ columns | join(",\n    ") }}
 from ranked
 where preference = 1
