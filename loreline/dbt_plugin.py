@@ -20,6 +20,7 @@ from dbt_common.exceptions import DbtRuntimeError
 
 from loreline.errors import LorelineError
 from loreline.lake import duck
+from loreline.lake.catalog import list_tables, load_catalog
 from loreline.lake.materialize import (
     Model,
     Reading,
@@ -29,6 +30,7 @@ from loreline.lake.materialize import (
 )
 from loreline.lake.raw import ensure_raw_tables
 from loreline.lake.sql_functions import register
+from loreline.postgres import connect
 from loreline.settings import Settings
 
 # What the Python model that runs in this thread reads and is; dbt gives its function no way to be
@@ -70,11 +72,23 @@ class Plugin(BasePlugin):
         if request["step"] == "ensure_raw":
             ensure_raw_tables(self.settings, request["names"])
             return
+        if request["step"] == "list_tables":
+            request["tables"] = self._tables(request["database"], request["schema"])
+            return
         model = _model(request["model"])
         try:
             request["message"] = self._step(request["step"], model, request)
         except LorelineError as error:
             raise DbtRuntimeError(str(error)) from error
+
+    def _tables(self, database: str, schema: str) -> list[str]:
+        if database == "lake":
+            return list_tables(load_catalog(self.settings), schema)
+        if database != "pg":
+            return []
+        query = "select tablename from pg_tables where schemaname = %s order by 1"
+        with connect(self.settings) as connection:
+            return [name for (name,) in connection.execute(query, [schema])]
 
     def _step(self, step: str, model: Model, request: dict[str, Any]) -> str:
         cursor = self.threads.cursor

@@ -9,6 +9,7 @@ import pyarrow as pa
 from pyiceberg.catalog import Catalog
 from pyiceberg.catalog.rest import RestCatalog
 from pyiceberg.exceptions import (
+    NoSuchNamespaceError,
     NoSuchTableError,
     OAuthError,
     ResolveError,
@@ -79,6 +80,14 @@ def find_table(catalog: Catalog, name: str) -> Table | None:
         return catalog.load_table(name)
     except NoSuchTableError:
         return None
+
+
+def list_tables(catalog: Catalog, namespace: str) -> list[str]:
+    """Names of the tables of a namespace in order; none where there is no such namespace."""
+    try:
+        return sorted(name for _, name in catalog.list_tables(namespace))
+    except NoSuchNamespaceError:
+        return []
 
 
 def ensure_table(
