@@ -1,9 +1,10 @@
-"""What Postgres should serve, compared with what it does."""
+"""What Postgres should hold, compared with what it does."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -12,7 +13,12 @@ from loreline.cli.output import print_json, print_table, say
 from loreline.errors import LorelineError
 
 if TYPE_CHECKING:
+    import duckdb
+
     from loreline.settings import Settings
+
+# The models that push what a table of each kind holds.
+PUSHES = {"collection": "vector_collections", "copy": "lineage_copies"}
 
 # The fingerprint of a served row is computed in Postgres from what the row holds.
 COMPARISON = """
@@ -72,17 +78,46 @@ order by is_default desc, vector_collection
 """
 
 
+# Of a copied table, too, from what Postgres holds.
+COPY_COMPARISON = """
+with expected as (
+    select {keys}, {fingerprint_in_lake} as fingerprint
+    from lake.{prefix}conversations.{name}
+),
+
+actual as (
+    select *
+    from postgres_query('pg', $$
+        select {keys}, {fingerprint_in_postgres} as fingerprint
+        from {prefix}lineage.{name}
+    $$)
+)
+
+select
+    count(expected.fingerprint) as expected,
+    count(actual.fingerprint) as actual,
+    count(*) filter (actual.fingerprint is null) as missing,
+    count(*) filter (expected.fingerprint is null) as extra,
+    count(*) filter (expected.fingerprint <> actual.fingerprint) as different
+from expected
+full join actual using ({keys})
+"""
+
+
 @dataclass(frozen=True)
-class CollectionContents:
-    """A collection: rows that should be served, rows that are, and how they differ.
+class Contents:
+    """A table of Postgres: rows that it should hold, rows that it holds, and how they differ.
 
     Attributes:
+        name: a collection of chunks, or `lineage.` and a copied table.
+        kind: collection or copy.
         missing: rows that should be there.
         extra: rows that should not.
-        different: rows whose text, vector or permissions are others.
+        different: rows that hold something else; of a chunk its text, vector or permissions.
     """
 
-    vector_collection: str
+    name: str
+    kind: str
     is_default: bool
     expected: int
     actual: int
@@ -92,58 +127,97 @@ class CollectionContents:
 
     @property
     def has_drifted(self) -> bool:
-        """Whether what is served is not what should be."""
+        """Whether what is there is not what should be."""
         return bool(self.missing or self.extra or self.different)
 
 
 def contents(as_json: Json = False) -> None:
-    """Compare what is served with what should be.
+    """Compare what Postgres serves with what it should.
 
-    Row by row, by text, vector and permissions. Exit code 1 on drift.
+    Row by row: chunks by text, vector and permissions, conversations by all that is copied. Exit
+    code 1 on drift.
     """
     from loreline.settings import Settings
 
     found = compare(Settings.load())
     if as_json:
-        print_json([asdict(collection) for collection in found])
+        print_json([asdict(each) for each in found])
     else:
         _print(found)
-    if any(collection.has_drifted for collection in found):
+    if any(each.has_drifted for each in found):
         raise typer.Exit(1)
 
 
-def compare(settings: Settings) -> list[CollectionContents]:
-    """Every collection that is served or should be, the default one first.
+def compare(settings: Settings) -> list[Contents]:
+    """Every collection that is served or should be, the default one first, then every copy.
 
     Raises:
         LorelineError: nothing was built yet.
     """
-    import duckdb
-
     from loreline.lake.duck import connect
 
-    query = COMPARISON.format(prefix=settings.prefix)
+    with connect(settings.as_reader()) as connection:
+        parts = [_collections(connection, settings), *_copies(connection, settings)]
+    if not any(part is not None for part in parts):
+        raise LorelineError("nothing was built yet", "run `loreline build`")
+    return [each for part in parts for each in part or []]
+
+
+def _collections(
+    connection: duckdb.DuckDBPyConnection, settings: Settings
+) -> list[Contents] | None:
+    rows = _rows(connection, COMPARISON.format(prefix=settings.prefix))
+    if rows is None:
+        return None
+    return [Contents(name, "collection", default, *counts) for name, default, *counts in rows]
+
+
+def _copies(
+    connection: duckdb.DuckDBPyConnection, settings: Settings
+) -> Iterator[list[Contents] | None]:
+    from loreline.serving.lineage import COPIES, fingerprint_in_lake, fingerprint_in_postgres
+
+    for copy in COPIES:
+        rows = _rows(
+            connection,
+            COPY_COMPARISON.format(
+                prefix=settings.prefix,
+                name=copy.name,
+                keys=", ".join(copy.key),
+                fingerprint_in_lake=fingerprint_in_lake(copy),
+                fingerprint_in_postgres=fingerprint_in_postgres(copy),
+            ),
+        )
+        yield rows and [Contents(f"lineage.{copy.name}", "copy", False, *rows[0])]
+
+
+def _rows(connection: duckdb.DuckDBPyConnection, query: str) -> list[tuple[Any, ...]] | None:
+    """What a query gives; None where what it reads was not built."""
+    import duckdb
+
     try:
-        rows = connect(settings.as_reader()).execute(query).fetchall()
-    except duckdb.CatalogException as error:
-        raise LorelineError("nothing was built yet", "run `loreline build`") from error
-    return [CollectionContents(*row) for row in rows]
+        return connection.execute(query).fetchall()
+    except duckdb.CatalogException:
+        return None
 
 
-def _print(found: list[CollectionContents]) -> None:
+def _print(found: list[Contents]) -> None:
     if not found:
         say("No collection is served, and none should be.")
         return
-    rows = [[c.vector_collection, c.expected, c.actual, _drift(c)] for c in found]
-    print_table(["collection", "expected", "actual", "drift"], rows)
-    if any(c.has_drifted for c in found):
+    print_table(
+        ["table", "expected", "actual", "drift"],
+        [[each.name, each.expected, each.actual, _drift(each)] for each in found],
+    )
+    if any(each.has_drifted for each in found):
+        models = dict.fromkeys(PUSHES[each.kind] for each in found if each.has_drifted)
         say("What is served is not what should be. If `loreline build` does not mend it, somebody")
-        say("changed Postgres itself: loreline build --select vector_collections --full-refresh")
+        say(f"changed Postgres itself: loreline build --select {' '.join(models)} --full-refresh")
     else:
-        say("No drift: each row is there, with the text, vector and permissions it should have.")
+        say("No drift: each row is there, and holds what it should.")
 
 
-def _drift(collection: CollectionContents) -> str:
+def _drift(each: Contents) -> str:
     kinds = ("missing", "extra", "different")
-    counts = {kind: getattr(collection, kind) for kind in kinds}
+    counts = {kind: getattr(each, kind) for kind in kinds}
     return ", ".join(f"{count:,} {kind}" for kind, count in counts.items() if count) or "none"

@@ -123,8 +123,9 @@ def inventory(lake: duckdb.DuckDBPyConnection, settings: Settings) -> list[tuple
             rows = lake.table(name).count("*").fetchall()[0][0]
             where.setdefault(namespace, []).append(f"{table} {rows:,}")
     for served in compare(settings):
-        collections = where.setdefault(f"pg.{settings.prefix}serving", [])
-        collections.append(f"{served.vector_collection} {served.actual:,}")
+        schema, _, table = served.name.rpartition(".")
+        tables = where.setdefault(f"pg.{settings.prefix}{schema or 'serving'}", [])
+        tables.append(f"{table} {served.actual:,}")
     return [(namespace, ", ".join(tables)) for namespace, tables in where.items()]
 
 

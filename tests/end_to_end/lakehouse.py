@@ -17,7 +17,7 @@ import numpy as np
 import psycopg
 from psycopg.sql import SQL, Identifier
 
-from loreline.cli.contents import CollectionContents, compare
+from loreline.cli.contents import Contents, compare
 from loreline.lake import duck
 from loreline.lake.catalog import load_catalog
 from loreline.postgres import connect, upgrade
@@ -113,7 +113,7 @@ class Lakehouse:
         """Vectors of texts by the default model."""
         return self.start("encode", texts=texts).result()
 
-    def contents(self) -> list[CollectionContents]:
+    def contents(self) -> list[Contents]:
         """What `loreline contents` compares."""
         return compare(self.settings)
 

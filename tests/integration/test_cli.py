@@ -294,7 +294,7 @@ def test_contents_agree_until_somebody_changes_a_row(
     code, out, _ = run("contents", "--json")
     assert code == 0
     clean = {"expected": 3, "actual": 3, "missing": 0, "extra": 0, "different": 0}
-    named = {"vector_collection": COLLECTION.vector_collection, "is_default": True}
+    named = {"name": COLLECTION.vector_collection, "kind": "collection", "is_default": True}
     assert json.loads(out) == [{**named, **clean}]
     with connect(settings, autocommit=True) as connection:
         serving = f"{settings.prefix}serving"
