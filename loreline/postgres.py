@@ -200,7 +200,8 @@ def _let_reader_read(
     if not settings.reader_postgres_url:
         return
     role = urlsplit(settings.reader_postgres_url).username or ""
-    for name in (f"{settings.prefix}operations", f"{settings.prefix}serving"):
+    for schema in ("operations", "serving", "lineage"):
+        name = f"{settings.prefix}{schema}"
         query = "select has_schema_privilege(%s, oid, 'usage') from pg_namespace where nspname = %s"
         may_read = connection.execute(query, [role, name]).fetchone()
         if may_read is None or (may_read[0] and not schema_changed):
