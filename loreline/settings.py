@@ -78,6 +78,15 @@ class Settings:
     model_path: str = _variable(
         "LORELINE_MODEL_PATH", "folder searched for embedding models before any hub"
     )
+    gateway_url: str = _variable(
+        "LORELINE_GATEWAY_URL", "OpenAI-compatible API for replays, up to and with its `/v1`"
+    )
+    gateway_api_key: str = _variable("LORELINE_GATEWAY_API_KEY", "its key", secret=True)
+    gateway_records: str = _variable(
+        "LORELINE_GATEWAY_RECORDS",
+        "`true` where that gateway records calls, so that a replay does not",
+        "false",
+    )
     snapshot_days: str = _variable(
         "LORELINE_SNAPSHOT_DAYS", "days that snapshots are kept for time travel", "30"
     )

@@ -13,8 +13,10 @@ from loreline.cli.conversations import diff, node, sessions, tree
 from loreline.cli.history import history
 from loreline.cli.ingest import ingest
 from loreline.cli.maintain import maintain
+from loreline.cli.replay import replay
 from loreline.cli.sample import run_sample
 from loreline.cli.search import search
+from loreline.cli.session import session
 from loreline.cli.sql import sql
 
 STACK = "Stack"
@@ -60,7 +62,8 @@ app.command(
 app.command("run-sample", rich_help_panel=LOAD)(run_sample)
 for command in (search, sql, history, contents):
     app.command(rich_help_panel=ASK)(command)
-for command in (sessions, tree, node, diff):
+app.add_typer(session, name="session", rich_help_panel=TALK)
+for command in (sessions, tree, node, diff, replay):
     app.command(rich_help_panel=TALK)(command)
 for command in (stack.doctor, maintain, stack.upgrade):
     app.command(rich_help_panel=CARE)(command)

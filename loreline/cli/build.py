@@ -6,7 +6,7 @@ import dataclasses
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
@@ -124,6 +124,24 @@ def run(
     seconds = time.monotonic() - started
     commits = list(_commits(settings, invocation)) if invocation else []
     return BuildSummary(invocation, exit_code, seconds, commits)
+
+
+def child_map(settings: Settings) -> Mapping[str, list[str]]:
+    """What hangs from each node of the project: unique ids, as dbt gives them.
+
+    Raises:
+        LorelineError: dbt cannot read the project.
+    """
+    from dbt.cli.main import dbtRunner
+
+    from loreline.settings import PROJECT_ROOT
+
+    folders = ["--project-dir", str(PROJECT_ROOT), "--profiles-dir", str(PROJECT_ROOT)]
+    with _environment(settings):
+        result = dbtRunner().invoke(["--quiet", "--log-level", "none", "parse", *folders])
+    if not result.success:
+        raise LorelineError("dbt cannot read the project", "see what `dbt parse` says")
+    return result.result.child_map
 
 
 def print_summary(summary: BuildSummary, *, with_tables: bool = True) -> None:

@@ -95,15 +95,16 @@ inner join {prefix}lineage.messages as messages using (message_hash)
 order by held.depth
 $$;
 
--- Calls of a replay, each paid once: what is here with an answer is not asked again.
+-- Calls of replays, each attempt a row: what was answered is not asked, and paid for, again.
 create table {prefix}operations.replay_calls (
-    call_id text primary key,
+    call_number bigint generated always as identity primary key,
+    call_id text not null,
+    attempt integer not null,
     replay_run_id text not null,
     branch_node_id text not null,
     model text not null,
-    attempts integer not null,
     status text not null check (status in ('completed', 'failed')),
-    -- The answer as the event that a gateway would have written of it.
+    -- The call as the event that a gateway would have written of it.
     event json not null,
     prompt_tokens bigint,
     completion_tokens bigint,
@@ -112,7 +113,9 @@ create table {prefix}operations.replay_calls (
     -- Whether the event is to be landed from here: the endpoint keeps no record of its own.
     is_recorded_here boolean not null,
     called_at timestamptz not null default now(),
-    landed_at timestamptz
+    landed_at timestamptz,
+    unique (call_id, attempt)
 );
+create index replay_calls_by_run on {prefix}operations.replay_calls (replay_run_id);
 create index replay_calls_to_land
-on {prefix}operations.replay_calls (called_at) where is_recorded_here and landed_at is null;
+on {prefix}operations.replay_calls (call_number) where is_recorded_here and landed_at is null;

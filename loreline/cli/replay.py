@@ -1,0 +1,412 @@
+"""Ask again from a node of the forest, and let the answers land like any other traffic."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from loreline.cli.options import Json
+from loreline.cli.output import is_interactive, print_json, print_table, say
+from loreline.errors import LorelineError
+
+if TYPE_CHECKING:
+    from loreline.replay.contexts import Contexts
+    from loreline.replay.journal import Journal
+    from loreline.replay.plan import Price, Trajectory
+    from loreline.replay.rebuild import Rebuild
+    from loreline.replay.run import Endpoint, Outcome
+    from loreline.replay.sets import ReplaySet
+    from loreline.settings import Settings
+
+
+ANSWERED = "answered before"
+
+
+@dataclass
+class PlannedCall:
+    """A call of a replay.
+
+    Attributes:
+        reason: why it is made, or that it is not because it was answered.
+        prompt_tokens: that it may read.
+        completion_tokens: that it may write.
+        cost: in US dollars; None where the model has no price.
+    """
+
+    call_id: str
+    branch_node_id: str
+    model: str
+    config: dict[str, Any]
+    reason: str
+    prompt_tokens: int
+    completion_tokens: int
+    cost: Decimal | None
+
+
+def replay(
+    node: Annotated[
+        list[str] | None, typer.Option("--node", metavar="ID", help="A node, or how its id begins.")
+    ] = None,
+    model: Annotated[
+        list[str] | None, typer.Option("--model", help="Ask it; else the one that was asked.")
+    ] = None,
+    temperature: Annotated[float | None, typer.Option(help="Instead of the recorded one.")] = None,
+    top_p: Annotated[float | None, typer.Option("--top-p", help="Likewise.")] = None,
+    max_tokens: Annotated[int | None, typer.Option("--max-tokens", help="Likewise.")] = None,
+    tools: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="JSON list of tools to offer instead.")
+    ] = None,
+    system: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Text in the place of the system's.")
+    ] = None,
+    n: Annotated[int, typer.Option("-n", min=1, help="Answers there should be of each.")] = 1,
+    subtree: Annotated[
+        bool, typer.Option("--subtree", help="Also the later turns below the node, in turn.")
+    ] = False,
+    set_file: Annotated[
+        Path | None, typer.Option("--set", metavar="FILE", help="A set of replays, as YAML.")
+    ] = None,
+    plan: Annotated[
+        bool,
+        typer.Option("--plan", help="Only say what would be rebuilt or called, and why."),
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say what would be called, and its cost.")
+    ] = False,
+    budget: Annotated[
+        float | None, typer.Option(metavar="DOLLARS", help="Spend no more: see model_prices.")
+    ] = None,
+    token_budget: Annotated[
+        int, typer.Option("--token-budget", metavar="TOKENS", help="Read and write no more.")
+    ] = 1_000_000,
+    concurrency: Annotated[int, typer.Option(min=1, help="Calls at once.")] = 4,
+    retries: Annotated[int, typer.Option(min=0, help="Of a call that may yet succeed.")] = 3,
+    timeout: Annotated[float, typer.Option(min=1, metavar="SECONDS", help="Of a call.")] = 120.0,
+    as_json: Json = False,
+) -> None:
+    """Ask again what was asked at a node, of any model.
+
+    Answers are kept as they come, and none is paid for twice: after an interruption, run it again.
+    `-n 3` means that there should be three answers, so where two are there it asks once. They land
+    as events of the gateway; `loreline build` puts them into the forest.
+    """
+    from loreline.replay.run import Limits
+    from loreline.replay.sets import ReplaySet, read_set, read_text, read_tools
+    from loreline.settings import Settings
+
+    settings = Settings.load()
+    if plan:
+        rebuilds = _rebuilds(settings)
+        if not node and not set_file:
+            _print_plan([], rebuilds, as_json=as_json)
+            return
+    if bool(node) == bool(set_file):
+        raise LorelineError("nothing says what to replay", "give --node ID, or --set FILE")
+    given = {"temperature": temperature, "top_p": top_p, "max_tokens": max_tokens}
+    parameters = {name: value for name, value in given.items() if value is not None}
+    if set_file:
+        if model or parameters or tools or system or subtree or n > 1:
+            raise LorelineError("--set says itself how to ask", "put it into the file")
+        chosen = read_set(set_file)
+    else:
+        chosen = ReplaySet(
+            nodes=node or [],
+            models=model or [],
+            parameters=[parameters],
+            repetitions=n,
+            subtree=subtree,
+            system=read_text(system) if system else None,
+            tools=read_tools(tools) if tools else None,
+        )
+    cost = None if budget is None else Decimal(str(budget))
+    limits = Limits(token_budget, cost, concurrency, retries, timeout)
+    prices = _prices(settings)
+    with _stores(settings) as (contexts, journal):
+        trajectories = _trajectories(contexts, chosen)
+        planned = _planned(journal, trajectories, prices)
+        if plan or dry_run:
+            _print_plan(planned, rebuilds if plan else None, as_json=as_json)
+        _check_budget(planned, limits)
+        if plan or dry_run:
+            return
+        endpoint = _endpoint(settings)
+        outcome = _run(contexts, journal, endpoint, limits, trajectories, prices, len(planned))
+        landed = _land(settings, journal)
+    if as_json:
+        print_json(vars(outcome) | {"landed": landed})
+    else:
+        _print_outcome(outcome, landed)
+    if outcome.calls["failed"] or outcome.calls["over_budget"]:
+        raise typer.Exit(1)
+
+
+def _rebuilds(settings: Settings) -> list[Rebuild]:
+    from loreline.cli.build import child_map
+    from loreline.lake.duck import connect
+    from loreline.postgres import check_schema
+    from loreline.postgres import connect as connect_postgres
+    from loreline.replay.rebuild import rebuilds
+
+    settings.require_stores()
+    check_schema(settings)
+    graph = child_map(settings)
+    with connect(settings.as_reader()) as lake, connect_postgres(settings) as connection:
+        return rebuilds(lake, connection, settings, graph)
+
+
+@contextmanager
+def _stores(settings: Settings) -> Iterator[tuple[Contexts, Journal]]:
+    """What was asked, and what was answered; nobody else replays meanwhile."""
+    from loreline.postgres import check_schema, connect
+    from loreline.replay.contexts import Contexts
+    from loreline.replay.journal import Journal
+
+    settings.require_stores()
+    check_schema(settings)
+    with connect(settings, autocommit=True) as connection:
+        journal = Journal(connection, settings)
+        with journal.alone() as is_alone:
+            if not is_alone:
+                raise LorelineError("another replay is running", "wait until it has ended")
+            yield Contexts(connection, settings), journal
+
+
+def _prices(settings: Settings) -> dict[str, Price]:
+    """The seed `model_prices`; none where it was not built."""
+    import duckdb
+
+    from loreline.lake.duck import connect
+    from loreline.replay.plan import Price
+
+    query = f"select model, input_price, output_price from lake.{settings.prefix}seeds.model_prices"  # noqa: S608 - the name is our own
+    with connect(settings.as_reader()) as lake:
+        try:
+            rows = lake.execute(query).fetchall()
+        except duckdb.CatalogException:
+            return {}
+    return {model: Price(Decimal(str(read)), Decimal(str(write))) for model, read, write in rows}
+
+
+def _trajectories(contexts: Contexts, chosen: ReplaySet) -> list[Trajectory]:
+    from loreline.replay.plan import trajectories
+
+    return list(
+        trajectories(
+            contexts,
+            chosen.find(contexts),
+            chosen.changes(),
+            chosen.repetitions,
+            subtree=chosen.subtree,
+        )
+    )
+
+
+def _planned(
+    journal: Journal, trajectories: Sequence[Trajectory], prices: dict[str, Price]
+) -> list[PlannedCall]:
+    from loreline.replay.plan import Estimator
+
+    made = journal.calls([trajectory.replay_run_id for trajectory in trajectories])
+    states = {call_id: call.status for call_id, call in made.items()}
+    estimator = Estimator(prices)
+    calls = {}
+    for trajectory in trajectories:
+        for step in trajectory.first.all():
+            estimate = estimator.estimate(trajectory, step)
+            call_id = trajectory.call_id(step)
+            calls[call_id] = PlannedCall(
+                call_id,
+                step.node.branch_node_id,
+                trajectory.model(step),
+                trajectory.change.config,
+                _reason(states.get(call_id), is_first=step is trajectory.first),
+                estimate.prompt_tokens,
+                estimate.completion_tokens,
+                estimate.cost,
+            )
+    return list(calls.values())
+
+
+def _reason(status: str | None, *, is_first: bool) -> str:
+    if status == "completed":
+        return ANSWERED
+    if status == "failed":
+        return "it failed before"
+    return "replayed" if is_first else "a later turn below the node"
+
+
+def _check_budget(planned: Sequence[PlannedCall], limits: Any) -> None:
+    """Refuse a replay that is likely to take more than it may, before it costs anything."""
+    due = [call for call in planned if call.reason != ANSWERED]
+    tokens = sum(call.prompt_tokens + call.completion_tokens for call in due)
+    if tokens > limits.tokens:
+        raise LorelineError(
+            f"{len(due):,} calls may take {tokens:,} tokens, more than {limits.tokens:,}",
+            "raise --token-budget, or replay less",
+        )
+    if limits.cost is None:
+        return
+    if unpriced := sorted({call.model for call in due if call.cost is None}):
+        raise LorelineError(
+            f"nobody knows what {', '.join(unpriced)} costs",
+            "add it to seeds/model_prices.csv and build it, or leave --budget out",
+        )
+    cost = sum(call.cost or 0 for call in due)
+    if cost > limits.cost:
+        raise LorelineError(
+            f"{len(due):,} calls may cost {cost:.6f} dollars, more than {limits.cost}",
+            "raise --budget, or replay less",
+        )
+
+
+def _endpoint(settings: Settings) -> Endpoint:
+    from loreline.replay.run import Endpoint
+
+    if not settings.gateway_url:
+        raise LorelineError(
+            "nothing says where to call",
+            "set LORELINE_GATEWAY_URL to an OpenAI-compatible API, as http://127.0.0.1:4000/v1",
+        )
+    if settings.gateway_records not in ("true", "false"):
+        raise LorelineError(
+            f"LORELINE_GATEWAY_RECORDS is {settings.gateway_records!r}", "use true or false"
+        )
+    return Endpoint(
+        settings.gateway_url, settings.gateway_api_key, settings.gateway_records == "true"
+    )
+
+
+def _run(
+    contexts: Contexts,
+    journal: Journal,
+    endpoint: Endpoint,
+    limits: Any,
+    trajectories: Sequence[Trajectory],
+    prices: dict[str, Price],
+    calls: int,
+) -> Outcome:
+    from loreline.replay.plan import Estimator
+    from loreline.replay.run import Replay
+
+    with _progress(calls) as progress:
+        replays = Replay(contexts, journal, Estimator(prices), endpoint, limits, progress)
+        return replays.run(trajectories)
+
+
+@contextmanager
+def _progress(calls: int) -> Iterator[Callable[[Outcome], None]]:
+    """A bar, where a person watches."""
+    if not is_interactive():
+        yield lambda outcome: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[spent]}"))
+    with Progress(*columns, TimeElapsedColumn(), console=Console(stderr=True)) as bar:
+        task = bar.add_task("replay", total=calls, spent="")
+
+        def show(outcome: Outcome) -> None:
+            spent = f"calls, {outcome.tokens:,} tokens, {outcome.cost:.6f} dollars"
+            bar.update(task, completed=outcome.calls.total(), spent=spent)
+
+        yield show
+
+
+def _land(settings: Settings, journal: Journal) -> int:
+    """Land the events that nobody else records; returns how many."""
+    from dlt_sources import load
+
+    folder = settings.home / "replays"
+    folder.mkdir(parents=True, exist_ok=True)
+    now = datetime.now(UTC)
+    file = folder / f"{now:%Y%m%dT%H%M%S%f}.jsonl"
+    numbers = []
+    with file.open("w") as lines:
+        for number, event in journal.to_land():
+            lines.write(json.dumps(json.loads(event)) + "\n")
+            numbers.append(number)
+    if numbers:
+        load(settings, "gateway", file, observed_at=now)
+        journal.landed(numbers)
+    file.unlink()
+    return len(numbers)
+
+
+def _print_plan(
+    planned: Sequence[PlannedCall], rebuilds: Sequence[Rebuild] | None, *, as_json: bool
+) -> None:
+    """Say what would be called, and what rebuilt where that was asked."""
+    if as_json:
+        calls = [vars(call) for call in planned]
+        built = {} if rebuilds is None else {"rebuilt": [vars(each) for each in rebuilds]}
+        print_json({**built, "called": calls})
+        return
+    if rebuilds is not None:
+        _print_rebuilds(rebuilds)
+    if planned:
+        _print_calls(planned)
+
+
+def _print_rebuilds(rebuilds: Sequence[Rebuild]) -> None:
+    if not rebuilds:
+        say("Nothing is to be rebuilt: no seed has changed, and every event is built.")
+        return
+    say("The next build makes anew what the changes reach:")
+    for each in rebuilds:
+        say(f"- {each.reason}: from {each.start} on ({', '.join(each.models)})")
+
+
+def _print_calls(planned: Sequence[PlannedCall]) -> None:
+    groups: dict[tuple[str, str, str], list[PlannedCall]] = {}
+    for call in planned:
+        asked = json.dumps({k: v for k, v in call.config.items() if k != "model"})
+        groups.setdefault((call.model, asked, call.reason), []).append(call)
+    rows = []
+    for (model, asked, reason), calls in groups.items():
+        is_due = reason != ANSWERED
+        rows.append(
+            [
+                len(calls) if is_due else 0,
+                model,
+                "as it was" if asked == "{}" else asked,
+                reason,
+                sum(call.prompt_tokens for call in calls) * is_due,
+                sum(call.completion_tokens for call in calls) * is_due,
+                _dollars([call.cost for call in calls]) if is_due else "",
+            ]
+        )
+    columns = ["to call", "model", "asked", "because", "tokens read ≈", "written ≈", "dollars ≈"]
+    print_table(columns, rows)
+
+
+def _dollars(costs: Sequence[Decimal | None]) -> str:
+    """The sum, or nothing where a price is missing."""
+    return "" if None in costs else f"{sum(cost or 0 for cost in costs):.6f}"
+
+
+def _print_outcome(outcome: Outcome, landed: int) -> None:
+    names = {
+        "completed": "answered now",
+        "known": "answered before",
+        "failed": "failed",
+        "over_budget": "left for a larger budget",
+    }
+    rows = [[told, outcome.calls[name]] for name, told in names.items() if outcome.calls[name]]
+    rows += [[f"not asked: {reason}", count] for reason, count in outcome.stopped.items()]
+    print_table(["calls", "number"], rows)
+    for error, count in outcome.errors.most_common():
+        say(f"{count} × {error}")
+    say(f"{outcome.tokens:,} tokens, {outcome.cost:.6f} dollars as far as models have prices.")
+    if landed:
+        say(f"{landed:,} events landed; `loreline build` puts them into the forest.")
+    if outcome.calls["failed"] or outcome.calls["over_budget"]:
+        say("Run it again to make the calls that are missing.")

@@ -1,0 +1,213 @@
+"""Which calls a replay makes, and what they may cost.
+
+A trajectory is one way to go on: a node, a model, settings, and which repetition it is. Below its
+first call, the later turns of the original follow in turn. What a trajectory is called follows from
+all of that, so the same replay, asked for again, finds its answers in the journal.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from functools import cached_property
+from itertools import product
+from typing import Any
+
+from loreline.conversations.canonical import canonical_json, short_hash
+from loreline.errors import LorelineError
+from loreline.replay.contexts import Contexts, Json, Node, Row, added
+
+# Of an answer whose length nothing tells.
+ANSWER_TOKENS = 512
+# A token of English is four characters long on average; models count differently.
+CHARACTERS_PER_TOKEN = 4
+
+
+@dataclass(frozen=True)
+class Change:
+    """What is asked otherwise than it was.
+
+    Attributes:
+        model: to ask; that of each turn where it is None.
+        parameters: of the request, such as temperature; they go over those of each turn.
+        tools: to offer instead; None leaves them as they were.
+        system: text to put in the place of all of the system's; None leaves it as it was.
+    """
+
+    model: str | None = None
+    parameters: Mapping[str, Json] = field(default_factory=dict)
+    tools: Sequence[Json] | None = None
+    system: str | None = None
+
+    @cached_property
+    def config(self) -> dict[str, Json]:
+        """What of it differs from nothing, as the `variant_config` of the calls."""
+        config: dict[str, Json] = {**self.parameters}
+        if self.model is not None:
+            config["model"] = self.model
+        if self.tools is not None:
+            config["tools"] = short_hash(canonical_json(list(self.tools)))
+        if self.system is not None:
+            config["system"] = short_hash(self.system.encode())
+        return config
+
+    def parameters_of(self, node: Node) -> dict[str, Json]:
+        """The parameters of a call: the node's own, changed; one answer at a time."""
+        own = json.loads(node.parameters or "{}")
+        return {**{name: value for name, value in own.items() if name != "n"}, **self.parameters}
+
+
+@dataclass
+class Step:
+    """A call of a trajectory.
+
+    Attributes:
+        node: the original that it repeats.
+        added: the canonical messages that the client added to the answer before; of the first step
+            none, because its context is the node's own.
+        following: the steps that go on from its answer.
+    """
+
+    node: Node
+    added: list[Row] = field(default_factory=list)
+    following: list[Step] = field(default_factory=list)
+
+    def all(self) -> Iterator[Step]:
+        """The step, and all below it."""
+        waiting = [self]
+        while waiting:
+            step = waiting.pop()
+            yield step
+            waiting += step.following
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """One way to go on from a node; `repetition` counts from 0."""
+
+    first: Step
+    change: Change
+    repetition: int
+
+    @cached_property
+    def replay_run_id(self) -> str:
+        """What all of its turns are marked with."""
+        identity = [self.first.node.branch_node_id, self.change.config, self.repetition]
+        return f"replay-{short_hash(canonical_json(identity))[:16]}"
+
+    def call_id(self, step: Step) -> str:
+        """The id of a call, which is the turn id of an event that is written here."""
+        return f"{self.replay_run_id}-{step.node.branch_node_id[:16]}"
+
+    def model(self, step: Step) -> str:
+        """The model that a step asks.
+
+        Raises:
+            LorelineError: nobody names one.
+        """
+        model = self.change.model or step.node.model
+        if model is None:
+            raise LorelineError(
+                f"node {step.node.branch_node_id} names no model", "say which with --model"
+            )
+        return model
+
+
+@dataclass(frozen=True)
+class Price:
+    """What a million tokens cost, read and written."""
+
+    input: Decimal
+    output: Decimal
+
+    def of(self, prompt_tokens: int, completion_tokens: int) -> Decimal:
+        """The cost of a call."""
+        return (prompt_tokens * self.input + completion_tokens * self.output) / 1_000_000
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a call may take; `cost` is None where the model has no price."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    cost: Decimal | None
+
+    @property
+    def tokens(self) -> int:
+        """Both together."""
+        return self.prompt_tokens + self.completion_tokens
+
+
+class Estimator:
+    """Estimates calls from what the original took.
+
+    Args:
+        prices: of the models that have one.
+    """
+
+    def __init__(self, prices: Mapping[str, Price]) -> None:
+        self._prices = prices
+
+    def estimate(self, trajectory: Trajectory, step: Step) -> Estimate:
+        """What a call of a trajectory may take: at most `max_tokens` where that is set."""
+        change, node = trajectory.change, step.node
+        prompt = (node.prompt_tokens or 0) + len(change.system or "") // CHARACTERS_PER_TOKEN
+        prompt += len(json.dumps(change.tools or "")) // CHARACTERS_PER_TOKEN
+        parameters = change.parameters_of(node)
+        limit = parameters.get("max_completion_tokens") or parameters.get("max_tokens")
+        answer = limit if isinstance(limit, int) else node.completion_tokens or ANSWER_TOKENS
+        return Estimate(prompt, answer, self.cost(trajectory.model(step), prompt, answer))
+
+    def cost(self, model: str, prompt_tokens: int, completion_tokens: int) -> Decimal | None:
+        """The cost of a call; None where the model has no price."""
+        price = self._prices.get(model)
+        return price.of(prompt_tokens, completion_tokens) if price else None
+
+
+def trajectories(
+    contexts: Contexts,
+    nodes: Iterable[Node],
+    changes: Sequence[Change],
+    repetitions: int,
+    *,
+    subtree: bool,
+) -> Iterator[Trajectory]:
+    """Every node in every way, so many times; the repetitions of a node follow each other.
+
+    Args:
+        contexts: what was asked at the nodes.
+        nodes: to replay.
+        changes: what is asked otherwise; one that changes nothing asks the same again.
+        repetitions: answers that there should be of each, those that are there already among them.
+        subtree: whether the later turns below the node follow.
+    """
+    for node in nodes:
+        for change, repetition in product(changes, range(repetitions)):
+            yield Trajectory(_steps(contexts, node, change, subtree), change, repetition)
+
+
+def _steps(contexts: Contexts, node: Node, change: Change, subtree: bool) -> Step:
+    first = Step(node)
+    steps = {node.branch_node_id: first}
+    known: dict[tuple[str, str], Step] = {}
+    for below in contexts.below(node) if subtree else ():
+        before = steps[below.parent_node_id or ""]
+        step = Step(below, added(contexts.history(below.context_snapshot_id)))
+        # What two of the original's branches asked alike is asked once, and gone on from for both.
+        request = _identity(step, change)
+        same = known.setdefault((before.node.branch_node_id, request), step)
+        if same is step:
+            before.following.append(step)
+        steps[below.branch_node_id] = same
+    return first
+
+
+def _identity(step: Step, change: Change) -> str:
+    node = step.node
+    said: list[Any] = [row["message_hash"] for row in step.added]
+    said += [change.model or node.model, change.parameters_of(node)]
+    said += [change.system is not None or node.system_hash, change.tools or node.tools_hash]
+    return short_hash(canonical_json(said))
