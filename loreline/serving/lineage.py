@@ -111,10 +111,10 @@ def push(
         connection.execute(_in_schema(settings, "lock table {}.copies in exclusive mode"))
         known = states(connection, settings)
         for copy in COPIES:
-            change = changes.get(copy.name)
+            change, state = changes.get(copy.name), known.get(copy.name)
             # Another push may have gone further meanwhile.
-            if change and (copy.name not in known or _is_newer(change, known[copy.name])):
-                _apply(connection, settings, copy, change)
+            if change and (state is None or _is_newer(change, state)):
+                _apply(connection, settings, copy, change, state.row_count if state else 0)
 
 
 def fingerprint_in_lake(copy: Copy) -> str:
@@ -143,7 +143,10 @@ def _joined(copy: Copy, length: str) -> str:
     )
 
 
-def _apply(connection: psycopg.Connection, settings: Settings, copy: Copy, change: Changes) -> None:
+def _apply(
+    connection: psycopg.Connection, settings: Settings, copy: Copy, change: Changes, known: int
+) -> None:
+    """Bring one copy up to date; `known` is how many rows it has, as far as is known."""
     names = {
         "target": Identifier(f"{settings.prefix}lineage", copy.name),
         "staged": Identifier(f"staged_{copy.name}"),
@@ -167,36 +170,45 @@ def _apply(connection: psycopg.Connection, settings: Settings, copy: Copy, chang
     ) as stream:
         for batch in change.rows:
             stream.write(_csv(batch, copy))
-    gone = 0
     if change.is_whole:
-        gone = connection.execute(
+        connection.execute(
             SQL(
                 "delete from {target} as held where not exists"
                 " (select from {staged} as staged where ({held_key}) = ({staged_key}))"
             ).format(**names)
-        ).rowcount
-    changed = connection.execute(
+        )
+    added = _count(
+        connection,
         SQL(
             "with written as ("
             " insert into {target} as held ({columns}) select {columns} from {staged}"
             " on conflict ({key}) do update set {updates}"
             " where ({held}) is distinct from ({given})"
-            # The transaction that made a row is none for one that was there before.
-            " returning (held.xmax = 0) as is_new"
+            # A row that was there before was changed by this transaction, not made by it.
+            " returning held.xmax = 0 as is_new"
             ") select count(*) from written where is_new"
-        ).format(**names)
-    ).fetchone()
-    assert changed is not None
+        ).format(**names),
+    )
+    if change.is_whole:
+        # Somebody may have added or removed rows by hand.
+        row_count = _count(connection, SQL("select count(*) from {target}").format(**names))
+    else:
+        row_count = known + added
     connection.execute(
         _in_schema(
             settings,
-            "insert into {}.copies as held (table_name, pushed_batch, row_count)"
-            " values (%s, %s, %s) on conflict (table_name) do update set"
-            " pushed_batch = excluded.pushed_batch,"
-            " row_count = held.row_count + excluded.row_count",
+            "insert into {}.copies (table_name, pushed_batch, row_count) values (%s, %s, %s)"
+            " on conflict (table_name) do update set"
+            " pushed_batch = excluded.pushed_batch, row_count = excluded.row_count",
         ),
-        [copy.name, change.through_batch, changed[0] - gone],
+        [copy.name, change.through_batch, row_count],
     )
+
+
+def _count(connection: psycopg.Connection, statement: Composed) -> int:
+    row = connection.execute(statement).fetchone()
+    assert row is not None
+    return row[0]
 
 
 def _csv(batch: pa.RecordBatch, copy: Copy) -> bytes:

@@ -168,10 +168,9 @@ class Lakehouse:
         return statement.replace("{lake}", f"lake.{prefix}").replace("{pg}", f"pg.{prefix}")
 
     def execute(self, statement: str, *parameters: Any) -> Rows:
-        """Execute a statement in Postgres; `{serving}` and `{operations}` stand for schemas."""
-        names = {
-            name: Identifier(self.settings.prefix + name) for name in ("serving", "operations")
-        }
+        """Execute a statement in Postgres; `{serving}` and the like stand for schemas."""
+        schemas = ("serving", "lineage", "operations")
+        names = {name: Identifier(self.settings.prefix + name) for name in schemas}
         with connect(self.settings, autocommit=True) as connection:
             cursor = connection.execute(SQL(statement).format(**names), parameters)
             return cursor.fetchall() if cursor.description else []
@@ -324,7 +323,7 @@ def _remove(settings: Settings) -> None:
 
 
 def _drop_schemas(connection: psycopg.Connection, settings: Settings) -> None:
-    for name in ("serving", "operations"):
+    for name in ("serving", "lineage", "operations"):
         schema = Identifier(settings.prefix + name)
         connection.execute(SQL("drop schema if exists {} cascade").format(schema))
 

@@ -71,7 +71,7 @@ class ChatCompletions:
                 self._under_way -= 1
         if isinstance(answer, Refusal):
             return answer.status, answer.headers, {"error": {"message": answer.message}}
-        headers = {"x-turn-id": f"recorded-{number}"} if self.turn_ids else {}
+        headers = {"x-turn-id": f"turn-{number}"} if self.turn_ids else {}
         return 200, headers, completion(received.body, answer, number)
 
 

@@ -19,7 +19,9 @@ from loreline.replay.sets import ReplaySet, read_set
 from tests.end_to_end.forest import assistant, call, chat, system, tool, user
 
 TEXTS = st.one_of(st.none(), st.text(max_size=8), st.just('[{"type": "text", "text": "x"}]'))
-PARTS = st.just([{"type": "text", "text": "look"}, {"type": "image_url", "image_url": {"url": "u"}}])
+PARTS = st.just(
+    [{"type": "text", "text": "look"}, {"type": "image_url", "image_url": {"url": "u"}}]
+)
 ARGUMENTS = st.sampled_from(["{}", "", '{"b": 1.0, "a": [2]}', '"text"', '"1"', "no json", "7"])
 
 
