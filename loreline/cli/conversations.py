@@ -8,13 +8,14 @@ from __future__ import annotations
 import difflib
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.cells import cell_len, set_cell_size
 
 from loreline.cli.options import Json
-from loreline.cli.output import print_json, print_table, say
+from loreline.cli.output import console, print_json, print_table, say
 from loreline.cli.text import one_line, shortened
 from loreline.errors import LorelineError
 
@@ -28,7 +29,10 @@ Tenant = Annotated[str | None, typer.Option("--tenant", help="Only this tenant's
 # Of a line of turns without a branch, and of siblings without children, so many are shown.
 LINE_ENDS = 2
 SIBLINGS = 6
-TEXT = 60
+GAP = 2
+# Of what was said, so many characters are shown at least, and at most.
+SHORTEST_TEXT = 24
+LONGEST_TEXT = 80
 SHORT_ID = 8
 
 _NODES = """
@@ -208,12 +212,28 @@ def tree(
     if as_json:
         print_json(nodes)
         return
-    for line in tree_lines(nodes, fold=not show_all):
+    for line in aligned(tree_lines(nodes, fold=not show_all), console().width):
         say(line)
 
 
-def tree_lines(nodes: Sequence[Row], *, fold: bool) -> Iterator[str]:
-    """The lines of a forest.
+def aligned(lines: Iterable[Sequence[str]], width: int) -> Iterator[str]:
+    """Lines of several cells under each other, the last one as long as there is room.
+
+    Args:
+        lines: a line of one cell stays as it is.
+        width: of the terminal.
+    """
+    lines = list(lines)
+    columns = zip(*(line[:-1] for line in lines if len(line) > 1), strict=True)
+    widths = [max(map(cell_len, column)) for column in columns]
+    room = min(LONGEST_TEXT, max(SHORTEST_TEXT, width - sum(widths) - GAP * len(widths)))
+    for *cells, text in lines:
+        padded = (set_cell_size(*cell) for cell in zip(cells, widths, strict=False))
+        yield (" " * GAP).join([*padded, shortened(text, room) if cells else text])
+
+
+def tree_lines(nodes: Sequence[Row], *, fold: bool) -> Iterator[list[str]]:
+    """The lines of a forest: a cell for what is folded, several for a node.
 
     Args:
         nodes: siblings in their order; one whose parent is not among them is a root.
@@ -229,7 +249,7 @@ def tree_lines(nodes: Sequence[Row], *, fold: bool) -> Iterator[str]:
 
 def _siblings(
     nodes: Sequence[Row], children: dict[str | None, list[Row]], indent: str, fold: bool
-) -> Iterator[str]:
+) -> Iterator[list[str]]:
     shown, folded = list(nodes), []
     if fold and len(nodes) > SIBLINGS:
         folded = [node for node in nodes[SIBLINGS:] if node["branch_node_id"] not in children]
@@ -240,12 +260,12 @@ def _siblings(
     if folded:
         kinds = Counter(node["branch_kind"] for node in folded).most_common()
         told = ", ".join(f"{count} {kind}" for kind, count in kinds)
-        yield f"{indent}└─ … {len(folded)} more without an answer to them: {told}"
+        yield [f"{indent}└─ … {len(folded)} more without an answer to them: {told}"]
 
 
 def _branch(
     first: Row, children: dict[str | None, list[Row]], indent: str, mark: str, fold: bool
-) -> Iterator[str]:
+) -> Iterator[list[str]]:
     line = [first]
     while len(further := children.get(line[-1]["branch_node_id"], [])) == 1:
         line.append(further[0])
@@ -254,23 +274,24 @@ def _branch(
     for number, node in enumerate(line):
         lead = indent + mark if number == 0 else below
         if number not in hidden:
-            yield lead + _line(node)
+            yield _line(lead, node)
         elif number == hidden.start:
             tokens = sum(line[n]["completion_tokens"] or 0 for n in hidden)
-            yield f"{below}⋮  {len(hidden)} turns that follow each other, {tokens:,} tokens"
+            yield [f"{below}⋮  {len(hidden)} turns that follow each other, {tokens:,} tokens"]
     yield from _siblings(further, children, below, fold)
 
 
-def _line(node: Row) -> str:
-    parts = [node["branch_node_id"][:SHORT_ID], node["branch_kind"]]
-    if node["is_replay"]:
-        parts.append("replay")
-    parts.append(node["model"] or "no model")
-    if node["node_status"] != "completed":
-        parts.append(node["node_status"].upper())
-    parts.append(f"{node['prompt_tokens'] or 0:,}→{node['completion_tokens'] or 0:,}")
+def _line(lead: str, node: Row) -> list[str]:
     said = node["response_text"] or _called(node["tool_trace"]) or node["error"] or ""
-    return "  ".join([*parts, shortened(one_line(said), TEXT)])
+    if node["node_status"] != "completed":
+        said = f"{node['node_status'].upper()} {said}"
+    return [
+        lead + node["branch_node_id"][:SHORT_ID],
+        node["branch_kind"] + (", replay" if node["is_replay"] else ""),
+        one_line(node["model"] or "no model"),
+        f"{node['prompt_tokens'] or 0:,}→{node['completion_tokens'] or 0:,}",
+        one_line(said),
+    ]
 
 
 def _called(tool_trace: str | None) -> str:
@@ -315,7 +336,7 @@ def node(
     if others:
         say("")
         say("siblings")
-        for line in _siblings(others, {}, "", fold=True):
+        for line in aligned(_siblings(others, {}, "", fold=True), console().width):
             say(line)
 
 
