@@ -138,8 +138,11 @@ def replay(
         if plan or dry_run:
             return
         endpoint = _endpoint(settings)
-        outcome = _run(contexts, journal, endpoint, limits, trajectories, prices, len(planned))
-        landed = _land(settings, journal)
+        try:
+            outcome = _run(contexts, journal, endpoint, limits, trajectories, prices, len(planned))
+        finally:
+            # Also what was answered before a failure or Ctrl-C, and before an earlier kill.
+            landed = _land(settings, journal)
     if as_json:
         print_json(vars(outcome) | {"landed": landed})
     else:

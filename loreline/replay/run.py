@@ -15,7 +15,7 @@ from urllib.parse import quote, urlsplit
 
 import openai
 
-from loreline.conversations.canonical import Messages, parsed
+from loreline.conversations.canonical import Messages, canonical_json, parsed
 from loreline.errors import LorelineError
 from loreline.replay.contexts import Contexts, Json, Row, chat_messages, tools_of
 from loreline.replay.journal import Call, Journal
@@ -39,8 +39,14 @@ class Endpoint:
     """
 
     url: str
-    api_key: str = ""
+    api_key: str = field(default="", repr=False)
     records: bool = False
+
+    @property
+    def host(self) -> str:
+        """Host and port, without what else an address may hold, such as a password."""
+        parts = urlsplit(self.url)
+        return f"{parts.hostname}:{parts.port}" if parts.port else str(parts.hostname)
 
 
 @dataclass(frozen=True)
@@ -97,6 +103,30 @@ class _Place:
     step: Step
     answer: Row
     turn_id: str | None
+
+
+@dataclass(frozen=True)
+class _Reply:
+    """What an endpoint answered, or why it did not.
+
+    Attributes:
+        response: empty where it failed.
+        turn_id: under which the endpoint records the turn, where it tells.
+        error: None where it did not fail.
+        started_at: when it was asked first.
+        seconds: until the answer, retries with them.
+    """
+
+    response: dict[str, Json]
+    turn_id: str | None
+    error: dict[str, Json] | None
+    started_at: datetime
+    seconds: float
+
+    @property
+    def status(self) -> str:
+        """As an event says it."""
+        return "failed" if self.error else "completed"
 
 
 class Replay:
@@ -242,24 +272,38 @@ class Replay:
             self._count("over_budget")
             return None
         try:
-            call = self._made(trajectory, step, before, history, attempts + 1)
+            request = self._request(trajectory, step, history)
+            context = _context(trajectory, step, before)
+            call_id = trajectory.call_id(step)
+            reply = self._reply(request, {**_headers(context), "Idempotency-Key": call_id})
+            prompt_tokens, completion_tokens = _used(reply.response)
+            call = Call(
+                call_id=call_id,
+                attempt=attempts + 1,
+                replay_run_id=trajectory.replay_run_id,
+                branch_node_id=step.node.branch_node_id,
+                model=request["model"],
+                status=reply.status,
+                event=self._event(f"{call_id}-{attempts + 1}", step, context, request, reply),
+                prompt_tokens=prompt_tokens,
+                completion_tokens=completion_tokens,
+                cost=self._estimator.cost(
+                    request["model"], prompt_tokens or 0, completion_tokens or 0
+                ),
+                is_recorded_here=not self._endpoint.records,
+            )
+            self._journal.save(call)
+            self._count(call.status, call)
         finally:
             self._release(estimate)
-        self._journal.save(call)
-        self._count(call.status, call)
         return call
 
-    def _made(
-        self,
-        trajectory: Trajectory,
-        step: Step,
-        before: _Place | None,
-        history: list[Row],
-        attempt: int,
-    ) -> Call:
-        request = self._request(trajectory, step, history)
-        context = _context(trajectory, step, before)
-        call_id = trajectory.call_id(step)
+    def _reply(self, request: dict[str, Json], headers: dict[str, str]) -> _Reply:
+        """Ask, and ask again for as long as a failure may pass.
+
+        Raises:
+            LorelineError: no call can succeed.
+        """
         others = {name: value for name, value in request.items() if name not in _OWN}
         started_at, started = datetime.now(UTC), time.monotonic()
         response: dict[str, Json] = {}
@@ -269,7 +313,7 @@ class Replay:
                 model=request["model"],
                 messages=request["messages"],
                 extra_body=others,
-                extra_headers={**_headers(context), "Idempotency-Key": call_id},
+                extra_headers=headers,
             )
             turn_id = answer.headers.get(TURN_HEADER)
             response = _checked(answer.http_response.content)
@@ -277,58 +321,51 @@ class Replay:
             error = {"message": f"no answer within {self._limits.timeout:g} s"}
         except openai.APIConnectionError as refused:
             raise LorelineError(
-                f"nothing answers at {self._endpoint.url} ({refused.__cause__ or refused})",
+                f"nothing answers at {self._endpoint.host} ({refused.__cause__ or refused})",
                 "start the gateway, or check LORELINE_GATEWAY_URL; then run this again",
             ) from refused
         except (openai.AuthenticationError, openai.PermissionDeniedError) as refused:
             raise LorelineError(
-                f"{self._endpoint.url} refused the call ({refused.message})",
+                f"{self._endpoint.host} refused the call ({refused.message})",
                 "check LORELINE_GATEWAY_API_KEY",
             ) from refused
         except openai.APIStatusError as failed:
             error = {"status": failed.status_code, "message": failed.message}
         except ValueError as unreadable:
             error = {"message": f"the endpoint answered with something else: {unreadable}"}
-        status = "failed" if error else "completed"
-        usage = response.get("usage") or {}
-        prompt_tokens, completion_tokens = (
-            usage.get("prompt_tokens"),
-            usage.get("completion_tokens"),
-        )
-        data = {
-            "turn_id": turn_id if self._endpoint.records else call_id,
-            **context,
-            "tenant": step.node.tenant or None,
-            "request": request,
-            "response": response,
-            "model_snapshot_id": response.get("model"),
-            "backend": urlsplit(self._endpoint.url).netloc,
-            "started_at": started_at.isoformat(),
-            "duration_ms": round(1000 * (time.monotonic() - started)),
-            "status": status,
-            "error": error,
-        }
-        return Call(
-            call_id=call_id,
-            attempt=attempt,
-            replay_run_id=trajectory.replay_run_id,
-            branch_node_id=step.node.branch_node_id,
-            model=request["model"],
-            status=status,
-            event={
-                "specversion": "1.0",
-                "id": f"{call_id}-{attempt}",
-                "source": SOURCE,
-                "type": f"llm.chat.{status}",
-                "time": datetime.now(UTC).isoformat(),
-                "subject": step.node.session_id,
-                "data": data,
+        return _Reply(response, turn_id, error, started_at, time.monotonic() - started)
+
+    def _event(
+        self,
+        event_id: str,
+        step: Step,
+        context: dict[str, Any],
+        request: dict[str, Json],
+        reply: _Reply,
+    ) -> dict[str, Json]:
+        """What a gateway would have written of a call."""
+        call_id = event_id.rpartition("-")[0]
+        return {
+            "specversion": "1.0",
+            "id": event_id,
+            "source": SOURCE,
+            "type": f"llm.chat.{reply.status}",
+            "time": datetime.now(UTC).isoformat(),
+            "subject": step.node.session_id,
+            "data": {
+                "turn_id": reply.turn_id if self._endpoint.records else call_id,
+                **context,
+                "tenant": step.node.tenant or None,
+                "request": request,
+                "response": reply.response,
+                "model_snapshot_id": reply.response.get("model"),
+                "backend": self._endpoint.host,
+                "started_at": reply.started_at.isoformat(),
+                "duration_ms": round(1000 * reply.seconds),
+                "status": reply.status,
+                "error": reply.error,
             },
-            prompt_tokens=prompt_tokens,
-            completion_tokens=completion_tokens,
-            cost=self._estimator.cost(request["model"], prompt_tokens or 0, completion_tokens or 0),
-            is_recorded_here=not self._endpoint.records,
-        )
+        }
 
     def _reserve(self, estimate: Estimate) -> bool:
         """Set aside what a call may take; what is under way counts as spent."""
@@ -402,8 +439,6 @@ def _context(trajectory: Trajectory, step: Step, before: _Place | None) -> dict[
 
 def _headers(context: dict[str, Any]) -> dict[str, str]:
     """The headers from which a gateway takes the place of a call in the forest."""
-    from loreline.conversations.canonical import canonical_json
-
     config = context["variant_config"]
     values = {
         "x-session-id": context["session_id"],
@@ -414,6 +449,14 @@ def _headers(context: dict[str, Any]) -> dict[str, str]:
         "x-replay": context["replay_run_id"],
     }
     return {name: quote(value, safe=_PRINTABLE) for name, value in values.items() if value}
+
+
+def _used(response: dict[str, Json]) -> tuple[int | None, int | None]:
+    """Tokens read and written, where the response tells."""
+    usage = response.get("usage")
+    told = usage if isinstance(usage, dict) else {}
+    read, written = told.get("prompt_tokens"), told.get("completion_tokens")
+    return read if type(read) is int else None, written if type(written) is int else None
 
 
 def _checked(content: bytes) -> dict[str, Json]:
