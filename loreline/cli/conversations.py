@@ -9,14 +9,16 @@ import difflib
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.cells import cell_len, set_cell_size
+from rich.text import Text
 
 from loreline.cli.options import Json
 from loreline.cli.output import console, print_json, print_table, say
-from loreline.cli.text import one_line, shortened
+from loreline.cli.text import one_line, shortened, visible
 from loreline.errors import LorelineError
 
 if TYPE_CHECKING:
@@ -33,6 +35,9 @@ GAP = 2
 # Of what was said, so many characters are shown at least, and at most.
 SHORTEST_TEXT = 24
 LONGEST_TEXT = 80
+# Of two nodes side by side: the widest lines, and equal lines shown around a difference.
+WIDEST = 200
+EQUAL_LINES = 2
 SHORT_ID = 8
 
 _NODES = """
@@ -357,21 +362,64 @@ def diff(
     other: Annotated[str, typer.Argument(metavar="NODE", help="Another one.")],
     as_json: Json = False,
 ) -> None:
-    """Show two nodes against each other: settings, what was asked, and the answers."""
+    """Show two nodes side by side: settings, what was asked and answered, differences marked."""
     lake = Conversations()
     nodes = [lake.node(one), lake.node(other)]
     names = ("branch_kind", "model", "backend", "parameters", "node_status", "finish_reason")
     names += ("prompt_tokens", "completion_tokens", "duration_ms")
     differing = {n: [nodes[0][n], nodes[1][n]] for n in names if nodes[0][n] != nodes[1][n]}
     texts = [list(conversation_lines(lake.messages(node))) for node in nodes]
-    ids = [node["branch_node_id"][:SHORT_ID] for node in nodes]
-    lines = list(difflib.unified_diff(*texts, *ids, lineterm="", n=2))
+    rows = list(side_by_side(*texts))
     if as_json:
-        print_json({"settings": differing, "messages": lines})
+        print_json({"settings": differing, "messages": rows})
         return
-    print_table(["setting", *ids], [[n, *map(_cell, values)] for n, values in differing.items()])
-    for line in lines[2:] or ["The messages are the same."]:
+    ids = [node["branch_node_id"][:SHORT_ID] for node in nodes]
+    if differing:
+        print_table(
+            ["setting", *ids], [[n, *map(_cell, values)] for n, values in differing.items()]
+        )
+    if texts[0] == texts[1]:
+        say("The messages are the same.")
+        return
+    for line in in_columns([(ids[0], " ", ids[1]), *rows], min(console().width, WIDEST)):
         say(line)
+
+
+def side_by_side(left: Sequence[str], right: Sequence[str]) -> Iterator[tuple[str, str, str]]:
+    """Lines against each other: left, mark and right.
+
+    The mark is blank where they are equal, `|` where they differ, `<` or `>` where one side has
+    nothing, and `⋮` where equal lines are left out.
+    """
+    matcher = difflib.SequenceMatcher(None, left, right, autojunk=False)
+    for kind, start, end, from_right, to_right in matcher.get_opcodes():
+        if kind != "equal":
+            for one, other in zip_longest(left[start:end], right[from_right:to_right]):
+                mark = "|" if None not in (one, other) else "<" if other is None else ">"
+                yield one or "", mark, other or ""
+            continue
+        before = 0 if start == 0 else EQUAL_LINES
+        after = 0 if end == len(left) else EQUAL_LINES
+        hidden = range(start + before, end - after)
+        for number in range(start, end):
+            if len(hidden) < 2 or number not in hidden:
+                yield left[number], " ", left[number]
+            elif number == hidden.start:
+                told = f"{len(hidden)} equal lines"
+                yield told, "⋮", told
+
+
+def in_columns(rows: Iterable[tuple[str, str, str]], width: int) -> Iterator[str]:
+    """Two columns with a mark between them, long lines folded, in a terminal of this width."""
+    room = (width - 3) // 2
+    for left, mark, right in rows:
+        folded = (_folded(left, room), _folded(right, room))
+        for one, other in zip_longest(*folded, fillvalue=""):
+            yield f"{set_cell_size(one, room)} {mark} {other}".rstrip()
+
+
+def _folded(text: str, room: int) -> list[str]:
+    return [part.plain for part in Text(visible(text)).wrap(console(), room)] or [""]
 
 
 def _tool_name(tool: Any) -> str:

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from loreline.cli.conversations import in_columns, side_by_side
 from tests.end_to_end.forest import assistant, call, chat, system, tool, user, write_events
 from tests.end_to_end.lakehouse import temporary_lakehouse
 from tests.end_to_end.test_forest import CONVERSATIONS
@@ -103,8 +104,32 @@ def test_two_nodes_are_shown_against_each_other(lakehouse):
     found = json.loads(run(lakehouse, "diff", *ids, "--json"))
     assert found["settings"]["model"] == ["m", "other"]
     assert found["settings"]["node_status"] == ["completed", "failed"]
-    assert any(line.startswith("-── assistant") for line in found["messages"])
-    assert "other" in run(lakehouse, "diff", *ids)
+    # Both were asked the same; the one that failed says nothing.
+    assert found["messages"][0][1] in (" ", "⋮")
+    assert ["── assistant", "<", ""] in found["messages"]
+    shown = run(lakehouse, "diff", *ids)
+    assert "other" in shown
+    assert "── assistant " in shown
+    same = [nodes["h1"]["branch_node_id"]] * 2
+    assert "The messages are the same." in run(lakehouse, "diff", *same)
+
+
+def test_lines_side_by_side():
+    left = ["a", "b", "c", "d", "e", "f", "g", "old", "h"]
+    right = ["a", "b", "c", "d", "e", "f", "g", "new", "more", "h"]
+    assert list(side_by_side(left, right)) == [
+        ("5 equal lines", "⋮", "5 equal lines"),
+        ("f", " ", "f"),
+        ("g", " ", "g"),
+        ("old", "|", "new"),
+        ("", ">", "more"),
+        ("h", " ", "h"),
+    ]
+    assert list(in_columns([("one two three", "|", "four")], 13)) == [
+        "one   | four",
+        "two   |",
+        "three |",
+    ]
 
 
 def test_what_others_wrote_is_shown_and_not_obeyed(lakehouse):
