@@ -42,7 +42,7 @@ select
 from unread
 left join (
     select turn_id, tenant, any_value(model_snapshot_id) as model_snapshot_id
-    from lake.{prefix}conversations.llm_chat_turns
+    from lake.{prefix}conversations.execution_run_records
     group by turn_id, tenant
 ) as turns
     on unread.turn_id = turns.turn_id

@@ -53,6 +53,7 @@
         requests.duration_ms,
         requests.prompt_tokens,
         requests.completion_tokens,
+        requests.event_at,
         requests.event_key,
         requests.raw_dlt_id
     from {{ requests }} as requests,

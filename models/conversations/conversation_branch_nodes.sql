@@ -14,7 +14,19 @@
                  "prompt_variant", "taskify_variant"] %}
 {%- set quoted_kinds = "'" ~ kinds | join("', '") ~ "'" %}
 
-with plans as (
+with told_plans as (
+
+    select
+        *,
+        rank() over (
+            partition by tenant, turn_id
+            order by event_at desc nulls last, raw_dlt_id asc nulls last
+        ) as recency
+    from {{ ref("stg_gateway__tasks") }}
+
+),
+
+plans as (
 
     select
         tenant,
@@ -22,9 +34,10 @@ with plans as (
         max(taskify_rule_version) as taskify_rule_version,
         {{ short_hash(ordered_string_agg(
             "coalesce(sub_prompt, '') || chr(31) || coalesce(assigned_model, '')", ",",
-            "cast(1000000 + task_index as string) || raw_dlt_id"
+            "cast(1000000 + task_index as string)"
         )) }} as plan
-    from {{ ref("stg_gateway__tasks") }}
+    from told_plans
+    where recency = 1
     group by tenant, turn_id
 
 ),

@@ -16,7 +16,7 @@
     "request_hash", "context_snapshot_id", "first_user_hash", "prefix_hashes", "pair_hashes",
     "response_snapshot_id", "post_hashes", "response_pairs", "status", "started_at",
     "attempt_started_at", "ended_at", "prompt_tokens", "completion_tokens", "execution_id",
-    "event_key"
+    "event_at", "event_key"
 ] %}
 {#- What is asked of a node as a possible parent. -#}
 {%- set parent_columns = [
@@ -67,7 +67,7 @@ attempts as (
 
 ),
 
--- Which attempt tells of a node, and when its first one began.
+-- Which attempt tells of a node, by its first record, and when its first one began.
 chosen as (
 
     select
@@ -76,7 +76,8 @@ chosen as (
         {{ arg_min(
             "event_key",
             "case status when 'completed' then '0 ' when 'interrupted' then '1 ' else '2 ' end"
-            ~ " || cast(attempt_started_at as string) || ' ' || event_key"
+            ~ " || cast(attempt_started_at as string) || ' '"
+            ~ " || coalesce(cast(event_at as string), '~') || ' ' || event_key"
         ) }} as event_key
     from attempts
     group by branch_node_id

@@ -5,7 +5,8 @@
     "execution_id", "branch_node_id", "turn_key", "turn_id", "choice_index", "tenant",
     "context_anchor_turn_id", "is_replay", "replay_run_id", "model", "model_snapshot_id", "backend",
     "parameters", "response_text", "tool_calls", "finish_reason", "prompt_tokens",
-    "completion_tokens", "duration_ms", "status", "error", "started_at", "event_key", "raw_dlt_id"
+    "completion_tokens", "duration_ms", "status", "error", "started_at", "event_at", "event_key",
+    "raw_dlt_id"
 ] %}
 
 with arrived as (
@@ -53,12 +54,18 @@ recorded as (
 
 ),
 
--- The same attempt may have been recorded twice, under two ids.
+-- An attempt may be recorded again, as when its model's version was found out: the latest counts.
 ranked as (
 
     select
         *,
-        row_number() over (partition by execution_id order by event_key nulls last) as preference
+        row_number() over (
+            partition by execution_id
+            order by
+                event_at desc nulls last,
+                case when model_snapshot_id is null then 1 else 0 end asc nulls last,
+                event_key asc nulls last
+        ) as preference
     from recorded
 
 ),

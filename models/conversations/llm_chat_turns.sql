@@ -2,11 +2,11 @@
 {{ config(materialized="incremental", incremental_strategy="merge", unique_key="turn_key") }}
 
 {%- set columns = [
-    "turn_key", "turn_id", "session_id", "tenant", "theme_id", "model", "model_snapshot_id",
-    "backend", "context_snapshot_id", "prefix_hash", "request_hash", "system_hash", "tools_hash",
+    "turn_key", "turn_id", "session_id", "tenant", "theme_id", "model", "backend",
+    "context_snapshot_id", "prefix_hash", "request_hash", "system_hash", "tools_hash",
     "parameters", "prompt_tokens", "completion_tokens", "duration_ms", "status", "error",
     "is_replay", "replay_run_id", "parent_turn_id", "context_anchor_turn_id", "started_at",
-    "message_count", "event_key", "raw_dlt_id"
+    "message_count", "event_at", "event_key", "raw_dlt_id"
 ] %}
 
 with arrived as (
@@ -18,7 +18,6 @@ with arrived as (
         tenant,
         theme_id,
         model,
-        model_snapshot_id,
         backend,
         context_snapshot_id,
         {{ list_at("prefix_hashes", 1) }} as prefix_hash,
@@ -37,6 +36,7 @@ with arrived as (
         context_anchor_turn_id,
         started_at,
         message_count,
+        event_at,
         event_key,
         raw_dlt_id
     from {{ ref("stg_gateway__chat_requests") }}
@@ -80,6 +80,7 @@ ranked as (
             order by
                 case status when 'completed' then 0 when 'interrupted' then 1 else 2 end nulls last,
                 started_at nulls last,
+                event_at nulls last,
                 event_key nulls last
         ) as preference
     from attempts

@@ -1,9 +1,13 @@
 -- One row per sub-prompt of a node: as its gateway told, else by the active rule.
+--
+-- A node is asked anew when it, its plan or a rule changes. What other rules found stays.
 {{ config(
     materialized="incremental",
     incremental_strategy="merge",
     unique_key="taskification_id",
 ) }}
+
+{%- set node_columns = ["branch_node_id", "tenant", "turn_id", "context_snapshot_id"] %}
 
 with rules as (
 
@@ -15,38 +19,44 @@ with rules as (
 
 ),
 
-{% if is_incremental() %}
+-- One row or none: without one, no node has to be read for it.
+changed_rules as (
 
--- Another rule is asked about every node.
-answered_rules as (
-
-    select count(*) as answers
-    from {{ this }} as known
-    inner join rules on known.taskify_rule_version = rules.taskify_rule_version
+    select count(*) as rules
+    from {{ ref("taskify_rules") }}
+    where {{ newer_than_watermark(ref("taskify_rules")) }}
+    having count(*) > 0
 
 ),
-
-{% endif %}
 
 wanted as (
 
     select
-        nodes.branch_node_id,
-        nodes.tenant,
-        nodes.turn_id,
-        nodes.context_snapshot_id
+        {{ node_columns | join(",\n        ") }}
+    from {{ ref("conversation_branch_nodes") }}
+    where
+        choice_index = 0
+        and {{ newer_than_watermark(ref("conversation_branch_nodes")) }}
+
+    union
+
+    select
+        nodes.{{ node_columns | join(",\n        nodes.") }}
     from {{ ref("conversation_branch_nodes") }} as nodes
-    {% if is_incremental() %}
-    cross join answered_rules
-    {% endif %}
+    inner join {{ ref("stg_gateway__tasks") }} as tasks
+        on nodes.tenant = tasks.tenant
+        and nodes.turn_id = tasks.turn_id
     where
         nodes.choice_index = 0
-        and (
-            {{ newer_than_watermark(ref("conversation_branch_nodes"), "nodes") }}
-            {% if is_incremental() %}
-            or answered_rules.answers = 0
-            {% endif %}
-        )
+        and {{ newer_than_watermark(ref("stg_gateway__tasks"), "tasks") }}
+
+    union
+
+    select
+        nodes.{{ node_columns | join(",\n        nodes.") }}
+    from {{ ref("conversation_branch_nodes") }} as nodes
+    cross join changed_rules
+    where nodes.choice_index = 0
 
 ),
 
@@ -59,8 +69,9 @@ told as (
         tasks.depends_on,
         tasks.assigned_model,
         tasks.taskify_rule_version,
-        row_number() over (
-            partition by wanted.branch_node_id, tasks.taskify_rule_version, tasks.task_index
+        -- One number for all tasks of an event: a plan that was told again counts as a whole.
+        rank() over (
+            partition by wanted.branch_node_id, tasks.taskify_rule_version
             order by tasks.event_at desc nulls last, tasks.raw_dlt_id asc nulls last
         ) as recency
     from wanted
@@ -158,7 +169,7 @@ from results
 
 union all
 
--- What the rule had found before the gateway told.
+-- What the active rules or the gateway had said, and say no longer.
 select
     known.taskification_id,
     known.branch_node_id,
@@ -170,7 +181,19 @@ select
     known.told_by,
     true as is_superseded
 from {{ this }} as known
-inner join told_nodes on known.branch_node_id = told_nodes.branch_node_id
-where known.told_by = 'rule'
+inner join wanted on known.branch_node_id = wanted.branch_node_id
+left join told_nodes on known.branch_node_id = told_nodes.branch_node_id
+left join rules on known.taskify_rule_version = rules.taskify_rule_version
+left join results
+    on known.branch_node_id = results.branch_node_id
+    and known.taskify_rule_version = results.taskify_rule_version
+    and known.task_index = results.task_index
+where
+    results.branch_node_id is null
+    and (
+        known.told_by = 'gateway'
+        or told_nodes.branch_node_id is not null
+        or rules.taskify_rule_version is not null
+    )
 
 {% endif %}

@@ -94,6 +94,18 @@ def chat(
     }
 
 
+def recorded_again(recorded: Json, after: float, **changes: Any) -> Json:
+    """An event as a gateway records it once more, with some of its data replaced.
+
+    Args:
+        recorded: the event.
+        after: seconds after it was recorded first.
+        changes: what it says otherwise.
+    """
+    time = datetime.fromisoformat(recorded["time"]) + timedelta(seconds=after)
+    return recorded | {"time": time.isoformat(), "data": recorded["data"] | changes}
+
+
 def event(event_type: str, at: float, **data: Any) -> Json:
     """An event of any other type.
 

@@ -8,7 +8,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tests.end_to_end.forest import Json, assistant, call, chat, event, system, tool, user
+from tests.end_to_end.forest import (
+    Json,
+    assistant,
+    call,
+    chat,
+    event,
+    recorded_again,
+    system,
+    tool,
+    user,
+)
 
 Expected = dict[str, tuple[str | None, str, str]]
 
@@ -246,6 +256,17 @@ case(
         "b1": (None, "retry", "none"),
         "b2": ("b1", "continuation", "exact"),
     },
+)
+case(
+    "records that were mended later",
+    [
+        chat("t1", [U1], A1, model_snapshot_id="m@1"),
+        recorded_again(chat("t1", [U1], A1), 60, model_snapshot_id="m@2"),
+        recorded_again(chat("t1", [U1], A1), 30, model_snapshot_id="m@3"),
+        chat("t2", [U1, A1, U2], A2, at=2),
+        chat("t2", [U1, A1, U2], A2, at=2, model_snapshot_id="m@4"),
+    ],
+    {"t1": (None, "root", "none"), "t2": ("t1", "continuation", "exact")},
 )
 case(
     "an edited earlier message",

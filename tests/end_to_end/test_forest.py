@@ -332,6 +332,15 @@ def test_attempts_under_one_id_are_one_turn(forest):
     assert twice["runs"] == 1
 
 
+def test_the_latest_record_of_an_attempt_counts_and_what_is_known_before_what_is_not(forest):
+    runs = rows(
+        forest,
+        "select turn_id, attempt, model_snapshot_id from {lake}conversations.execution_run_records"
+        " where tenant = 'records that were mended later' order by turn_id",
+    )
+    assert [tuple(run.values()) for run in runs] == [("t1", 1, "m@2"), ("t2", 1, "m@4")]
+
+
 def test_what_varies_is_told(nodes):
     found = named(nodes["what differs says the kind"])
     names = {node["branch_node_id"]: name for name, node in found.items()}

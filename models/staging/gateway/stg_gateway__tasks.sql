@@ -12,7 +12,8 @@ with events as (
         event_at,
         coalesce(tenant, '') as tenant,
         turn_id,
-        {{ json_text("payload", "$.data.taskify_rule_version") }} as taskify_rule_version,
+        coalesce({{ json_text("payload", "$.data.taskify_rule_version") }}, '')
+            as taskify_rule_version,
         {{ json_text_list("payload", "$.data.tasks") }} as tasks
     from {{ ref("stg_gateway__events") }}
     where
