@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 import subprocess
@@ -382,6 +383,14 @@ def test_the_gateway_recorded_every_kind_of_event() -> None:
     assert any(len((data["response"] or {"choices": []})["choices"]) > 1 for data in found)
     assert sum(data["is_replay"] for data in found) >= 20
     assert any(call["role"] == "assistant" for d in found for call in d["request"]["messages"][-1:])
+
+
+def test_the_themes_of_requests_are_those_of_the_seed() -> None:
+    named = {data.get("theme_id") for day in ("day_one", "day_two") for data in chats(events(day))}
+    with (WORKSPACE.parent / "seeds" / "seed_themes.csv").open() as file:
+        themes = list(csv.DictReader(file))
+    assert named - {None} == {theme["theme_id"] for theme in themes}
+    assert all(all(theme.values()) for theme in themes)
 
 
 def test_events_are_cloudevents_with_plausible_usage() -> None:
