@@ -2,14 +2,12 @@
 {% macro chat_choices(requests, condition) %}
     select
         {{ short_hash(
-            "requests.tenant || chr(31) || requests.turn_id || chr(31) || requests.request_hash"
+            turn_name("requests")
             ~ " || chr(31) || cast(coalesce(choice.element.choice_index, 0) as string)"
         ) }} as branch_node_id,
+        {{ short_hash(turn_name("requests")) }} as turn_key,
         {{ short_hash(
-            "requests.tenant || chr(31) || requests.turn_id || chr(31) || requests.request_hash"
-        ) }} as turn_key,
-        {{ short_hash(
-            "requests.tenant || chr(31) || requests.turn_id || chr(31) || requests.request_hash"
+            turn_name("requests")
             ~ " || chr(31) || cast(requests.started_at as string) || chr(31) || requests.status"
             ~ " || chr(31) || coalesce(requests.model, '') || chr(31)"
             ~ " || coalesce(requests.backend, '') || chr(31)"

@@ -75,7 +75,7 @@ chosen as (
         min(started_at) as started_at,
         {{ arg_min(
             "event_key",
-            "case status when 'completed' then '0 ' when 'interrupted' then '1 ' else '2 ' end"
+            "cast(" ~ attempt_rank("status") ~ " as string) || ' '"
             ~ " || cast(attempt_started_at as string) || ' '"
             ~ " || coalesce(cast(event_at as string), '~') || ' ' || event_key"
         ) }} as event_key

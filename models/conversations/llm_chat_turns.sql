@@ -12,7 +12,7 @@
 with arrived as (
 
     select
-        {{ short_hash("tenant || chr(31) || turn_id || chr(31) || request_hash") }} as turn_key,
+        {{ short_hash(turn_name()) }} as turn_key,
         turn_id,
         session_id,
         tenant,
@@ -78,7 +78,7 @@ ranked as (
         row_number() over (
             partition by turn_key
             order by
-                case status when 'completed' then 0 when 'interrupted' then 1 else 2 end nulls last,
+                {{ attempt_rank("status") }} nulls last,
                 started_at nulls last,
                 event_at nulls last,
                 event_key nulls last
