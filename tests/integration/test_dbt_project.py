@@ -464,6 +464,7 @@ BREACHES = [
     again("conversations.lineage_watermark"),
     again("seeds.seed_themes"),
     again("seeds.taskify_rules"),
+    again("seeds.model_prices", "null as input_price, null as output_price"),
     again("seeds.chunking_strategies", "'odd' as status, 'odd' as algorithm"),
     again("seeds.embedding_models", "'odd' as status"),
     again("seeds.slack_message_rules"),
@@ -474,6 +475,8 @@ BREACHES = [
     again("serving.served_collections"),
     again("serving.vector_collections", "null as vector_collection"),
     again("serving.vector_collections"),
+    again("serving.lineage_copies", "null as table_name"),
+    again("serving.lineage_copies"),
     # A version that repeats the one before, under a number that leaves a gap.
     again("knowledge.documents", "'v9' as document_version_id, 9 as version_number", A_PAGE),
     again("knowledge.documents", "'fax' as source, 'secret' as visibility", A_PAGE),
