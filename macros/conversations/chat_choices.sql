@@ -54,10 +54,9 @@
         requests.event_at,
         requests.event_key,
         requests.raw_dlt_id
-    from {{ requests }} as requests,
+    from (select * from {{ requests }} where problem is null and {{ condition }}) as requests,
         {{ unnest_with_position(
             "case when " ~ list_length("requests.choices") ~ " > 0 then requests.choices else "
             ~ list_of(["null"]) ~ " end", "choice"
         ) }}
-    where requests.problem is null and {{ condition }}
 {%- endmacro %}

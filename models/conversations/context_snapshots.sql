@@ -5,16 +5,22 @@
     unique_key="context_snapshot_id",
 ) }}
 
-with seen as (
+with requests as (
+
+    select new_snapshots
+    from {{ ref("stg_gateway__chat_requests") }}
+    where {{ newer_than_watermark(ref("stg_gateway__chat_requests")) }}
+
+),
+
+seen as (
 
     select
         snapshot.element.context_snapshot_id,
         min(snapshot.element.parent_snapshot_id) as parent_snapshot_id,
         min(snapshot.element.message_hash) as message_hash,
         min(snapshot.element.depth) as depth
-    from {{ ref("stg_gateway__chat_requests") }} as requests,
-        {{ unnest_with_position("requests.new_snapshots", "snapshot") }}
-    where {{ newer_than_watermark(ref("stg_gateway__chat_requests"), "requests") }}
+    from requests, {{ unnest_with_position("requests.new_snapshots", "snapshot") }}
     group by snapshot.element.context_snapshot_id
 
 )

@@ -1,7 +1,15 @@
 -- One row per distinct canonical message, however many histories hold it.
 {{ config(materialized="incremental", incremental_strategy="append", unique_key="message_hash") }}
 
-with said as (
+with requests as (
+
+    select new_messages
+    from {{ ref("stg_gateway__chat_requests") }}
+    where {{ newer_than_watermark(ref("stg_gateway__chat_requests")) }}
+
+),
+
+said as (
 
     select
         message.element.message_hash,
@@ -10,9 +18,7 @@ with said as (
         min(message.element.name) as name,
         min(message.element.tool_calls) as tool_calls,
         min(message.element.tool_call_id) as tool_call_id
-    from {{ ref("stg_gateway__chat_requests") }} as requests,
-        {{ unnest_with_position("requests.new_messages", "message") }}
-    where {{ newer_than_watermark(ref("stg_gateway__chat_requests"), "requests") }}
+    from requests, {{ unnest_with_position("requests.new_messages", "message") }}
     group by message.element.message_hash
 
 )

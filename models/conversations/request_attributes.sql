@@ -5,16 +5,24 @@
     unique_key=["tenant", "attribute_hash"],
 ) }}
 
-with given as (
+with requests as (
+
+    select
+        tenant,
+        new_attributes
+    from {{ ref("stg_gateway__chat_requests") }}
+    where {{ newer_than_watermark(ref("stg_gateway__chat_requests")) }}
+
+),
+
+given as (
 
     select
         requests.tenant,
         attribute.element.attribute_hash,
         min(attribute.element.kind) as kind,
         min(attribute.element.content) as content
-    from {{ ref("stg_gateway__chat_requests") }} as requests,
-        {{ unnest_with_position("requests.new_attributes", "attribute") }}
-    where {{ newer_than_watermark(ref("stg_gateway__chat_requests"), "requests") }}
+    from requests, {{ unnest_with_position("requests.new_attributes", "attribute") }}
     group by requests.tenant, attribute.element.attribute_hash
 
 )
