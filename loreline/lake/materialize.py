@@ -306,25 +306,44 @@ def _append(
 def _merge(
     table: LockedTable, cursor: duckdb.DuckDBPyConnection, model: Model, watermarks: Watermarks
 ) -> Commit | None:
-    """Insert new keys and update rows that differ; `_` columns are not compared."""
+    """Insert new keys and update rows that differ; `_` columns are not compared.
+
+    Keys are looked up first, by themselves: where all are new, no other column is read, and the
+    rows are appended.
+    """
     if not model.unique_key:
         raise LorelineError(f"{model.name} merges without a key", "set `unique_key` in its config")
     _check_unique(cursor, model)
     started = time.monotonic()
     columns = [name for name, _ in _describe(cursor, TEMPORARY) if not name.startswith("_")]
     keys = [_name(key) for key in model.unique_key]
+    named = ", ".join(keys)
     same_key = " and ".join(f"old.{key} = new.{key}" for key in keys)
     compared = [_name(column) for column in columns if _name(column) not in keys]
     differs = " or ".join(f"old.{column} is distinct from new.{column}" for column in compared)
     cursor.execute(
-        f"create temp table {TEMPORARY}_changed as select new.* from {TEMPORARY} as new"
-        f" left join lake.{model.relation} as old on {same_key}"
-        f" where old.{keys[0]} is null or {differs or 'false'}"
+        f"create temp table {TEMPORARY}_known as select {named} from {TEMPORARY}"
+        f" semi join lake.{model.relation} using ({named})"
     )
+    cursor.execute(
+        f"create temp table {TEMPORARY}_changed as select new.* from {TEMPORARY} as new"
+        f" semi join {TEMPORARY}_known using ({named})"
+        f" inner join lake.{model.relation} as old on {same_key} where {differs or 'false'}"
+    )
+    updated = _count(cursor, f"{TEMPORARY}_changed")
+    cursor.execute(
+        f"insert into {TEMPORARY}_changed"
+        f" from {TEMPORARY} anti join {TEMPORARY}_known using ({named})"
+    )
+    if not updated:
+        rows = cursor.execute(f"select {_names(columns)} from {TEMPORARY}_changed")
+        return table.append(
+            rows.to_arrow_reader(READ_ROWS),
+            model.writer,
+            watermarks=watermarks,
+            partition_by=model.partition_by,
+        )
     changed = _count(cursor, f"{TEMPORARY}_changed")
-    if not changed:
-        table.save_watermarks(watermarks)
-        return None
     batch = table.next_batch()
     values = [*map(_name, columns), "_batch", "_code_version"]
     sources = [*(f"new.{_name(c)}" for c in columns), str(batch), _quoted(model.code_version)]
@@ -450,7 +469,7 @@ def _temporary(cursor: duckdb.DuckDBPyConnection) -> Iterator[None]:
     try:
         yield
     finally:
-        for suffix in ("", "_changed", "_contract"):
+        for suffix in ("", "_known", "_changed", "_contract"):
             cursor.execute(f"drop table if exists temp.{TEMPORARY}{suffix}")
 
 
