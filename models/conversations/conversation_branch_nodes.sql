@@ -8,6 +8,13 @@
     unique_key="branch_node_id",
 ) }}
 
+{%- set link_columns = [
+    "branch_node_id", "turn_key", "turn_id", "choice_index", "tenant", "session_id", "theme_id",
+    "is_replay", "replay_run_id", "first_user_hash", "context_snapshot_id", "response_snapshot_id",
+    "model", "parameters", "sampling_hash", "system_hash", "tools_hash", "request_hash",
+    "branch_kind as declared_kind", "variant_config as declared_config", "status", "started_at",
+    "ended_at", "parent_node_id", "match", "fallback_node_id", "fallback_match"
+] %}
 {%- set classes = ["context_snapshot_id", "system_hash", "tools_hash", "plan", "model",
                    "sampling_hash"] %}
 {%- set kinds = ["root", "continuation", "retry", "tool_variant", "sampling_variant",
@@ -89,6 +96,14 @@ touched_groups as (
 
 ),
 
+arrived as (
+
+    select branch_node_id
+    from {{ ref("conversation_links") }}
+    where {{ newer_than_watermark(ref("conversation_links")) }}
+
+),
+
 touched as (
 
     select known.branch_node_id
@@ -102,47 +117,47 @@ touched as (
 
 ),
 
+-- What arrived is read from its own files; no other file is, where nothing else is touched.
+others as (
+
+    select touched.branch_node_id
+    from touched
+    left join arrived on touched.branch_node_id = arrived.branch_node_id
+    where arrived.branch_node_id is null
+
+),
+
 {% endif %}
+
+links as (
+
+    select
+        {{ link_columns | join(",\n        ") }}
+    from {{ ref("conversation_links") }}
+    where {{ newer_than_watermark(ref("conversation_links")) }}
+
+    {% if is_incremental() %}
+    union all
+
+    select
+        links.{{ link_columns | join(",\n        links.") }}
+    from {{ ref("conversation_links") }} as links
+    inner join others on links.branch_node_id = others.branch_node_id
+    {% endif %}
+
+),
 
 nodes as (
 
     select
-        links.branch_node_id,
-        links.turn_key,
-        links.turn_id,
-        links.choice_index,
-        links.tenant,
-        links.session_id,
-        links.theme_id,
-        links.is_replay,
-        links.replay_run_id,
-        links.context_snapshot_id,
-        links.response_snapshot_id,
-        links.model,
-        links.parameters,
-        links.sampling_hash,
-        links.system_hash,
-        links.tools_hash,
-        links.request_hash,
-        links.branch_kind as declared_kind,
-        links.variant_config as declared_config,
-        links.status,
-        links.started_at,
-        links.ended_at,
-        links.parent_node_id,
-        links.match,
-        links.fallback_node_id,
-        links.fallback_match,
+        links.*,
         plans.plan,
         plans.taskify_rule_version,
         {{ tree_group(
             "links.tenant", "links.session_id", "links.first_user_hash", "links.context_snapshot_id"
         ) }} as own_group,
         row_number() over (order by links.branch_node_id nulls last) as node
-    from {{ ref("conversation_links") }} as links
-    {% if is_incremental() %}
-    inner join touched on links.branch_node_id = touched.branch_node_id
-    {% endif %}
+    from links
     left join plans
         on links.tenant = plans.tenant
         and links.turn_id = plans.turn_id

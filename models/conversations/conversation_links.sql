@@ -36,11 +36,13 @@ with arrived as (
 
 {% if is_incremental() %}
 
+-- Keys first: what arrives is mostly new, and then no other column of the table is read.
 touched as (
 
-    select branch_node_id
-    from arrived
-    group by branch_node_id
+    select known.branch_node_id
+    from {{ this }} as known
+    inner join arrived on known.branch_node_id = arrived.branch_node_id
+    group by known.branch_node_id
 
 ),
 
@@ -115,8 +117,17 @@ fresh_pairs as (
         fresh.session_id,
         pair.element as hash
     from fresh, {{ unnest_with_position("fresh.response_pairs", "pair") }}
-    where fresh.session_id is not null
     group by fresh.tenant, fresh.session_id, pair.element
+
+),
+
+fresh_sessions as (
+
+    select
+        tenant,
+        session_id
+    from fresh
+    group by tenant, session_id
 
 ),
 
@@ -130,14 +141,28 @@ known_prefixes as (
 
 ),
 
-known_pairs as (
+known_sessions as (
 
     select
         known.branch_node_id,
         known.tenant,
         known.session_id,
+        known.pair_hashes
+    from {{ this }} as known
+    inner join fresh_sessions
+        on known.tenant = fresh_sessions.tenant
+        and known.session_id = fresh_sessions.session_id
+
+),
+
+known_pairs as (
+
+    select
+        known_sessions.branch_node_id,
+        known_sessions.tenant,
+        known_sessions.session_id,
         pair.element as hash
-    from {{ this }} as known, {{ unnest_with_position("known.pair_hashes", "pair") }}
+    from known_sessions, {{ unnest_with_position("known_sessions.pair_hashes", "pair") }}
 
 ),
 
@@ -163,13 +188,13 @@ disturbed as (
 
     select known.branch_node_id
     from {{ this }} as known
-    inner join fresh on known.parent_node_id = fresh.branch_node_id
+    inner join touched on known.parent_node_id = touched.branch_node_id
 
     union
 
     select known.branch_node_id
     from {{ this }} as known
-    inner join fresh on known.fallback_node_id = fresh.branch_node_id
+    inner join touched on known.fallback_node_id = touched.branch_node_id
 
     union
 
@@ -178,22 +203,6 @@ disturbed as (
     inner join fresh
         on known.tenant = fresh.tenant
         and known.parent_turn_id = fresh.turn_id
-
-),
-
-nodes as (
-
-    select
-        {{ parent_columns | join(",\n        ") }}
-    from fresh
-
-    union all
-
-    select
-        known.{{ parent_columns | join(",\n        known.") }}
-    from {{ this }} as known
-    left join fresh on known.branch_node_id = fresh.branch_node_id
-    where fresh.branch_node_id is null
 
 ),
 
@@ -216,14 +225,6 @@ to_place as (
 
 {% else %}
 
-nodes as (
-
-    select
-        {{ parent_columns | join(",\n        ") }}
-    from fresh
-
-),
-
 to_place as (
 
     select * from fresh
@@ -240,6 +241,76 @@ wanted_prefixes as (
         prefix.element as hash,
         prefix.position as place
     from to_place, {{ unnest_with_position("to_place.prefix_hashes", "prefix") }}
+
+),
+
+{% if is_incremental() %}
+
+placed_sessions as (
+
+    select
+        tenant,
+        session_id
+    from to_place
+    group by tenant, session_id
+
+),
+
+known_posts as (
+
+    select
+        known.branch_node_id,
+        known.tenant,
+        post.element as hash
+    from {{ this }} as known, {{ unnest_with_position("known.post_hashes", "post") }}
+
+),
+
+-- Known nodes that may be the parent of one of these.
+offered as (
+
+    select known_posts.branch_node_id
+    from known_posts
+    inner join wanted_prefixes
+        on known_posts.tenant = wanted_prefixes.tenant
+        and known_posts.hash = wanted_prefixes.hash
+
+    union
+
+    select known.branch_node_id
+    from {{ this }} as known
+    inner join placed_sessions
+        on known.tenant = placed_sessions.tenant
+        and known.session_id = placed_sessions.session_id
+
+    union
+
+    select known.branch_node_id
+    from {{ this }} as known
+    inner join to_place
+        on known.tenant = to_place.tenant
+        and known.turn_id = to_place.parent_turn_id
+
+),
+
+{% endif %}
+
+nodes as (
+
+    select
+        {{ parent_columns | join(",\n        ") }}
+    from fresh
+
+    {% if is_incremental() %}
+    union all
+
+    select
+        known.{{ parent_columns | join(",\n        known.") }}
+    from {{ this }} as known
+    inner join offered on known.branch_node_id = offered.branch_node_id
+    left join fresh on known.branch_node_id = fresh.branch_node_id
+    where fresh.branch_node_id is null
+    {% endif %}
 
 ),
 
@@ -306,7 +377,6 @@ offered_pairs as (
         nodes.session_id,
         pair.element as hash
     from nodes, {{ unnest_with_position("nodes.response_pairs", "pair") }}
-    where nodes.session_id is not null
 
 ),
 

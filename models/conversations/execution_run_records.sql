@@ -18,13 +18,15 @@ with arrived as (
 
 ),
 
+{% if is_incremental() %}
+
+-- Keys first: what arrives is mostly new, and then no other column of the table is read.
 touched as (
 
-    select turn_key
-    from arrived
-    group by turn_key
+    select known.turn_key
+    from {{ this }} as known
+    inner join arrived on known.turn_key = arrived.turn_key
 
-    {% if is_incremental() %}
     union
 
     select known.turn_key
@@ -33,9 +35,10 @@ touched as (
         on known.tenant = calls.tenant
         and known.turn_id = calls.turn_id
     where {{ newer_than_watermark(ref("stg_gateway__tool_calls"), "calls") }}
-    {% endif %}
 
 ),
+
+{% endif %}
 
 recorded as (
 

@@ -46,11 +46,13 @@ with arrived as (
 
 {% if is_incremental() %}
 
+-- Keys first: what arrives is mostly new, and then no other column of the table is read.
 touched as (
 
-    select turn_key
-    from arrived
-    group by turn_key
+    select known.turn_key
+    from {{ this }} as known
+    inner join arrived on known.turn_key = arrived.turn_key
+    group by known.turn_key
 
 ),
 

@@ -7,7 +7,35 @@
     unique_key="branch_node_id",
 ) }}
 
-with wanted_anchors as (
+{%- set columns = [
+    "branch_node_id", "execution_id", "tenant", "turn_id", "choice_index", "request_hash",
+    "context_snapshot_id", "response_snapshot_id", "context_anchor_turn_id", "model", "is_replay",
+    "started_at"
+] %}
+
+with moved as (
+
+    select
+        {{ columns | join(",\n        ") }}
+    from {{ ref("conversation_links") }}
+    where {{ newer_than_watermark(ref("conversation_links")) }}
+
+    {% if is_incremental() %}
+    union
+
+    -- Whoever names one of these as its anchor belongs to its group.
+    select
+        links.{{ columns | join(",\n        links.") }}
+    from {{ ref("conversation_links") }} as links
+    inner join {{ ref("conversation_links") }} as anchors
+        on links.tenant = anchors.tenant
+        and links.context_anchor_turn_id = anchors.turn_id
+    where {{ newer_than_watermark(ref("conversation_links"), "anchors") }}
+    {% endif %}
+
+),
+
+wanted_anchors as (
 
     select
         tenant,
@@ -32,94 +60,81 @@ anchors as (
 
 ),
 
-responses as (
+placed as (
 
     select
-        links.branch_node_id,
-        links.execution_id,
-        links.tenant,
-        links.turn_id,
-        links.choice_index,
-        links.request_hash,
-        links.context_snapshot_id,
-        links.response_snapshot_id,
-        links.context_anchor_turn_id,
-        links.model,
-        not links.is_replay as is_original,
-        links.started_at,
+        moved.*,
         {{ short_hash(
-            "links.tenant || chr(31) || coalesce(anchors.request_hash, links.request_hash)"
+            "moved.tenant || chr(31) || coalesce(anchors.request_hash, moved.request_hash)"
         ) }} as branch_group_id
-    from {{ ref("conversation_links") }} as links
+    from moved
     left join anchors
-        on links.tenant = anchors.tenant
-        and links.context_anchor_turn_id = anchors.turn_id
-    where links.response_snapshot_id is not null
+        on moved.tenant = anchors.tenant
+        and moved.context_anchor_turn_id = anchors.turn_id
 
 ),
 
 {% if is_incremental() %}
 
-changed as (
-
-    select
-        branch_node_id,
-        tenant,
-        turn_id
-    from {{ ref("conversation_links") }}
-    where {{ newer_than_watermark(ref("conversation_links")) }}
-
-),
-
--- Whoever names one of these as its anchor belongs to its group.
-moved as (
-
-    select responses.branch_node_id
-    from responses
-    inner join changed
-        on responses.tenant = changed.tenant
-        and responses.context_anchor_turn_id = changed.turn_id
-
-    union
-
-    select branch_node_id
-    from changed
-
-),
-
 touched as (
 
-    select responses.branch_group_id
-    from responses
-    inner join moved on responses.branch_node_id = moved.branch_node_id
+    select branch_group_id
+    from placed
 
     union
 
     select known.branch_group_id
     from {{ this }} as known
-    inner join moved on known.branch_node_id = moved.branch_node_id
+    inner join placed on known.branch_node_id = placed.branch_node_id
+
+),
+
+others as (
+
+    select
+        known.branch_node_id,
+        known.branch_group_id
+    from {{ this }} as known
+    inner join touched on known.branch_group_id = touched.branch_group_id
+    left join placed on known.branch_node_id = placed.branch_node_id
+    where placed.branch_node_id is null
 
 ),
 
 {% endif %}
 
+responses as (
+
+    select *
+    from placed
+
+    {% if is_incremental() %}
+    union all
+
+    select
+        links.{{ columns | join(",\n        links.") }},
+        others.branch_group_id
+    from {{ ref("conversation_links") }} as links
+    inner join others on links.branch_node_id = others.branch_node_id
+    {% endif %}
+
+),
+
 ranked as (
 
     select
-        responses.*,
+        *,
         row_number() over (
-            partition by responses.branch_group_id
+            partition by branch_group_id
             order by
-                case when responses.is_original then 0 else 1 end nulls last,
-                responses.started_at nulls last,
-                responses.turn_id nulls last,
-                responses.choice_index nulls last,
-                responses.branch_node_id nulls last
+                is_replay nulls last,
+                started_at nulls last,
+                turn_id nulls last,
+                choice_index nulls last,
+                branch_node_id nulls last
         ) - 1 as branch_index
     from responses
-    {% if is_incremental() %}
-    inner join touched on responses.branch_group_id = touched.branch_group_id
-    {% endif %}
+    where response_snapshot_id is not null
 
 )
 
@@ -135,5 +150,5 @@ select
     context_snapshot_id,
     response_snapshot_id,
     model,
-    is_original
+    not is_replay as is_original
 from ranked

@@ -89,23 +89,32 @@ told_nodes as (
 
 ),
 
-asked as (
+-- The last message of each; an aggregate, so that few are looked up among all messages.
+prompts as (
 
     select
         wanted.branch_node_id,
-        messages.content,
-        rules.taskify_rule_version,
-        regexp_extract_all(messages.content, rules.task_pattern, 1) as tasks
+        min(snapshots.message_hash) as message_hash
     from wanted
     inner join {{ ref("context_snapshots") }} as snapshots
         on wanted.context_snapshot_id = snapshots.context_snapshot_id
-    inner join {{ ref("messages") }} as messages on snapshots.message_hash = messages.message_hash
-    cross join rules
     left join told_nodes on wanted.branch_node_id = told_nodes.branch_node_id
-    where
-        told_nodes.branch_node_id is null
-        and messages.role = 'user'
-        and messages.content is not null
+    where told_nodes.branch_node_id is null
+    group by wanted.branch_node_id
+
+),
+
+asked as (
+
+    select
+        prompts.branch_node_id,
+        messages.content,
+        rules.taskify_rule_version,
+        regexp_extract_all(messages.content, rules.task_pattern, 1) as tasks
+    from prompts
+    inner join {{ ref("messages") }} as messages on prompts.message_hash = messages.message_hash
+    cross join rules
+    where messages.role = 'user' and messages.content is not null
 
 ),
 
