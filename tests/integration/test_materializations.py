@@ -447,6 +447,24 @@ def test_a_merge_inserts_updates_and_else_does_nothing(project: Project) -> None
         assert connection.execute(statement, (project.table(),)).fetchone() == (3,)
 
 
+def test_a_merge_of_new_keys_alone_is_one_append(project: Project) -> None:
+    project.write("models/model.sql", MERGE.replace('="id"', '=["id", "name"]'))
+    project.land(id=[1, 1], name=["a", "b"], score=[1.0, None])
+    project.run()
+    before = project.snapshots()
+
+    # Each part of the new keys is known, and one row comes again as it was.
+    project.land(id=[1, 2, 3], name=["b", "a", "b"], score=[None, 2.0, 3.0])
+    assert project.run() == "2 rows"
+    assert len(project.snapshots()) == len(before) + 1
+    assert project.rows() == [(1, "a", 1.0), (1, "b", None), (2, "a", 2.0), (3, "b", 3.0)]
+
+    project.land(id=[1, 2], name=["a", "b"], score=[None, 4.0])
+    assert project.run() == "2 rows"
+    assert project.rows()[0] == (1, "a", None)
+    assert len(project.rows()) == 5
+
+
 def test_a_merge_into_a_partitioned_table(project: Project) -> None:
     project.write("models/model.sql", MERGE.replace("config(", 'config(partition_by=["name"], '))
     project.land(id=[1, 2], name=["a b", "é/%"], score=[1.0, 2.0])
