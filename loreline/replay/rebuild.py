@@ -56,7 +56,7 @@ _STARTS = {
     "known turns": "llm_chat_turns",
     "turns with another model_snapshot_id": "execution_run_records",
     "llm.tool.": "execution_run_records",
-    "taskification.": "taskification_results",
+    "taskification.": "conversation_branch_nodes",
     "flow.": "flow_nodes",
 }
 

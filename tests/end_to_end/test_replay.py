@@ -389,7 +389,7 @@ def test_what_would_be_rebuilt(lakehouse, tmp_path):
     file = tmp_path / "events.jsonl"
     lakehouse.land("gateway", write_events(file, [known, tasks]))
     found = planned()
-    assert found.keys() == {"execution_run_records", "taskification_results"}
+    assert found.keys() == {"execution_run_records", "conversation_branch_nodes"}
     assert "another model_snapshot_id" in found["execution_run_records"]["reason"]
     assert "messages" not in found["execution_run_records"]["models"]
     lakehouse.build(*BUILD)
