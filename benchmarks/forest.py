@@ -33,7 +33,8 @@ from benchmarks.process import ROOT, timed_process
 TURNS_PER_SESSION = 10
 MORE_TURNS = 1_000
 EVENTS_PER_COMMIT = 50_000
-SELECTION = ["--select", "stg_gateway__events+", "--exclude", "stg_gateway__events"]
+SELECTION = ["--select", "stg_gateway__events+", "--exclude", "stg_gateway__events", "tag:serving"]
+PUSH = ["--select", "lineage_copies"]
 START = datetime(2026, 1, 5, 8, 0, tzinfo=UTC)
 
 SCHEMA = pa.schema(
@@ -226,9 +227,13 @@ def scenario(turns: int, workspace: Path) -> dict[str, Any]:
         timed("stage", environment, str(turns), "0")
         wall, peak = timed("build", environment)
         full = model_seconds(home)
+        timed("push", environment)
+        push = model_seconds(home)["all"]
         timed("stage", environment, str(MORE_TURNS), "1")
         more_wall, _ = timed("build", environment)
         more = model_seconds(home)
+        timed("push", environment)
+        push_more = model_seconds(home)["all"]
     finally:
         down(home)
     result = {
@@ -236,6 +241,8 @@ def scenario(turns: int, workspace: Path) -> dict[str, Any]:
         "seconds": round(wall, 1),
         "peak MB": round(peak),
         "a thousand more, seconds": round(more_wall, 1),
+        "copied to Postgres, seconds": push,
+        "a thousand more copied, seconds": push_more,
         "models, seconds": full,
         "models of a thousand more, seconds": more,
     }
@@ -267,8 +274,8 @@ def main() -> None:
         stage(traffic(turns, seed))
         dbt("seed")
         return
-    if options.step == "build":
-        dbt("run", *SELECTION)
+    if options.step:
+        dbt("run", *(SELECTION if options.step == "build" else PUSH))
         return
     workspace = Path(tempfile.mkdtemp(prefix="loreline-benchmark-"))
     try:
@@ -283,10 +290,12 @@ def main() -> None:
         "peak memory of the build (MB), < 6000": large["peak MB"],
         "time a turn, large / small, ≤ 1": round(per_turn[1] / per_turn[0], 2),
         "a thousand more / all, ≤ 0.05": round(more, 3),
+        "copied to Postgres for replays (s)": large["copied to Postgres, seconds"],
+        "a thousand more copied (s)": large["a thousand more copied, seconds"],
         "small": small,
         "large": large,
     }
-    for name, value in list(result.items())[:4]:
+    for name, value in list(result.items())[:6]:
         print(f"{name:<44}{value}")
     if options.json:
         options.json.write_text(json.dumps(result, indent=2))

@@ -10,7 +10,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 
-from loreline.cli.text import one_line
+from loreline.cli.text import one_line, visible
 from loreline.errors import LorelineError
 
 INTERRUPTED = 130
@@ -73,6 +73,6 @@ def _without_debug(arguments: list[str]) -> tuple[list[str], bool]:
 
 def _fail(message: str, code: int, debug: bool) -> int:
     if debug:
-        traceback.print_exc()
+        print(visible(traceback.format_exc()), file=sys.stderr)
     print(f"loreline: {one_line(message)}", file=sys.stderr)
     return code

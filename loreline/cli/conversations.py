@@ -217,8 +217,12 @@ def tree(
     if as_json:
         print_json(nodes)
         return
-    for line in aligned(tree_lines(nodes, fold=not show_all), console().width):
-        say(line)
+    for name in dict.fromkeys(node["tenant"] for node in nodes):
+        own = [node for node in nodes if node["tenant"] == name]
+        if len(own) < len(nodes):
+            say(f"tenant {name or '(none)'}")
+        for line in aligned(tree_lines(own, fold=not show_all), console().width):
+            say(line)
 
 
 def aligned(lines: Iterable[Sequence[str]], width: int) -> Iterator[str]:
@@ -240,50 +244,88 @@ def aligned(lines: Iterable[Sequence[str]], width: int) -> Iterator[str]:
 def tree_lines(nodes: Sequence[Row], *, fold: bool) -> Iterator[list[str]]:
     """The lines of a forest: a cell for what is folded, several for a node.
 
+    A line of turns keeps its place, whatever else was tried on the way; only where it goes on in
+    several ways, these stand below it.
+
     Args:
         nodes: siblings in their order; one whose parent is not among them is a root.
-        fold: leave out the middle of long lines, and all but a few siblings without children.
+        fold: leave out the middle of long lines, and all but a few siblings.
     """
     known = {node["branch_node_id"] for node in nodes}
     children: dict[str | None, list[Row]] = {}
     for node in nodes:
         parent = node["parent_node_id"]
         children.setdefault(parent if parent in known else None, []).append(node)
-    yield from _siblings(children.get(None, []), children, "", fold)
+    # A conversation may branch deeper than functions may call each other.
+    waiting: list[Iterator[Any]] = [_siblings(children.get(None, []), children, "", fold)]
+    while waiting:
+        item = next(waiting[-1], None)
+        if item is None:
+            waiting.pop()
+        elif isinstance(item, list):
+            yield item
+        else:
+            waiting.append(item)
 
 
 def _siblings(
-    nodes: Sequence[Row], children: dict[str | None, list[Row]], indent: str, fold: bool
-) -> Iterator[list[str]]:
-    shown, folded = list(nodes), []
-    if fold and len(nodes) > SIBLINGS:
-        folded = [node for node in nodes[SIBLINGS:] if node["branch_node_id"] not in children]
-        shown = [node for node in nodes if node not in folded]
+    nodes: Sequence[Row],
+    children: dict[str | None, list[Row]],
+    indent: str,
+    fold: bool,
+    *,
+    goes_on: bool = False,
+) -> Iterator[Any]:
+    """Lines of siblings, and iterators of lines; the last is no end where the line goes on."""
+    folded = list(nodes[SIBLINGS:]) if fold and len(nodes) > SIBLINGS + 1 else []
+    shown = nodes[: len(nodes) - len(folded)]
     for number, first in enumerate(shown):
-        is_last = number == len(shown) - 1 and not folded
-        yield from _branch(first, children, indent, "└─ " if is_last else "├─ ", fold)
+        is_last = number == len(shown) - 1 and not folded and not goes_on
+        yield _branch(first, children, indent, "└─ " if is_last else "├─ ", fold)
     if folded:
         kinds = Counter(node["branch_kind"] for node in folded).most_common()
         told = ", ".join(f"{count} {kind}" for kind, count in kinds)
-        yield [f"{indent}└─ … {len(folded)} more without an answer to them: {told}"]
+        below = sum(_count_below(node, children) for node in folded)
+        more = f", with {below:,} below them" if below else ""
+        mark = "├─ " if goes_on else "└─ "
+        yield [f"{indent}{mark}… {len(folded)} more{more}: {told}"]
 
 
 def _branch(
     first: Row, children: dict[str | None, list[Row]], indent: str, mark: str, fold: bool
-) -> Iterator[list[str]]:
-    line = [first]
-    while len(further := children.get(line[-1]["branch_node_id"], [])) == 1:
-        line.append(further[0])
+) -> Iterator[Any]:
+    """A line of turns, what else was tried at each, and the ways in which it goes on at last."""
+    line, tried = [first], [[]]
+    while further := children.get(line[-1]["branch_node_id"], []):
+        going_on = [node for node in further if node["branch_node_id"] in children]
+        if len(going_on) > 1 or (not going_on and len(further) > 1):
+            break
+        (on,) = going_on or further
+        line.append(on)
+        tried.append([node for node in further if node is not on])
+    else:
+        further = []
     below = indent + ("   " if mark == "└─ " else "│  ")
     hidden = range(LINE_ENDS, len(line) - LINE_ENDS) if fold and len(line) > 6 else range(0)
     for number, node in enumerate(line):
-        lead = indent + mark if number == 0 else below
         if number not in hidden:
-            yield _line(lead, node)
+            yield _siblings(tried[number], children, below, fold, goes_on=True)
+            yield _line(indent + mark if number == 0 else below, node)
         elif number == hidden.start:
             tokens = sum(line[n]["completion_tokens"] or 0 for n in hidden)
-            yield [f"{below}⋮  {len(hidden)} turns that follow each other, {tokens:,} tokens"]
-    yield from _siblings(further, children, below, fold)
+            others = sum(len(tried[n]) for n in hidden)
+            also = f", {others:,} other answers" if others else ""
+            yield [f"{below}⋮  {len(hidden)} turns that follow each other, {tokens:,} tokens{also}"]
+    yield _siblings(further, children, below, fold)
+
+
+def _count_below(node: Row, children: dict[str | None, list[Row]]) -> int:
+    waiting, count = [node], 0
+    while waiting:
+        below = children.get(waiting.pop()["branch_node_id"], [])
+        count += len(below)
+        waiting += below
+    return count
 
 
 def _line(lead: str, node: Row) -> list[str]:
@@ -301,8 +343,7 @@ def _line(lead: str, node: Row) -> list[str]:
 
 def _called(tool_trace: str | None) -> str:
     calls = json.loads(tool_trace or "[]")
-    names = (call.get("name") or call.get("function", {}).get("name") or "?" for call in calls)
-    return ", ".join(f"{name}()" for name in names)
+    return ", ".join(f"{_tool_name(call)}()" for call in calls)
 
 
 def node(
@@ -326,7 +367,7 @@ def node(
         print_json(found | {"messages": messages, "tools": tools, "siblings": siblings})
         return
     for name in ("branch_node_id", "session_id", "turn_id", "parent_node_id", "branch_kind"):
-        say(f"{name:<16}{found[name] or ''}")
+        say(f"{name:<16}{one_line(found[name] or '')}")
     say(f"{'because':<16}{found['branch_reason']} (parent: {found['match']})")
     say(f"{'variant':<16}{found['variant_config']}")
     say(f"{'model':<16}{found['model']} {found['parameters']} on {found['backend'] or 'unknown'}")
@@ -341,7 +382,7 @@ def node(
     if others:
         say("")
         say("siblings")
-        for line in aligned(_siblings(others, {}, "", fold=True), console().width):
+        for line in aligned(tree_lines(others, fold=True), console().width):
             say(line)
 
 
@@ -351,10 +392,12 @@ def conversation_lines(messages: Sequence[Row]) -> Iterator[str]:
         name = f" {message['name']}" if message["name"] else ""
         answered = f" to call {message['tool_call_id']}" if message["tool_call_id"] else ""
         yield ""
-        yield f"── {message['role']}{name}{answered}"
-        yield from (message["content"] or "").splitlines()
+        yield one_line(f"── {message['role']}{name}{answered}")
+        # Nothing that was said looks like the line above it.
+        for line in (message["content"] or "").splitlines():
+            yield f"   {line}"
         for call in json.loads(message["tool_calls"] or "[]"):
-            yield f"→ {call['name']}({json.dumps(call['arguments'], ensure_ascii=False)})"
+            yield f"   → {call['name']}({json.dumps(call['arguments'], ensure_ascii=False)})"
 
 
 def diff(
@@ -368,6 +411,8 @@ def diff(
     names = ("branch_kind", "model", "backend", "parameters", "node_status", "finish_reason")
     names += ("prompt_tokens", "completion_tokens", "duration_ms")
     differing = {n: [nodes[0][n], nodes[1][n]] for n in names if nodes[0][n] != nodes[1][n]}
+    if nodes[0]["tools_hash"] != nodes[1]["tools_hash"]:
+        differing["tools"] = [_offered(lake, node) for node in nodes]
     texts = [list(conversation_lines(lake.messages(node))) for node in nodes]
     rows = list(side_by_side(*texts))
     if as_json:
@@ -379,7 +424,7 @@ def diff(
             ["setting", *ids], [[n, *map(_cell, values)] for n, values in differing.items()]
         )
     if texts[0] == texts[1]:
-        say("The messages are the same.")
+        say("Nothing else was said." if differing else "They are the same.")
         return
     for line in in_columns([(ids[0], " ", ids[1]), *rows], min(console().width, WIDEST)):
         say(line)
@@ -422,11 +467,18 @@ def _folded(text: str, room: int) -> list[str]:
     return [part.plain for part in Text(visible(text)).wrap(console(), room)] or [""]
 
 
+def _offered(lake: Conversations, node: Row) -> str:
+    """The tools of a node by name, with a mark of how they are described."""
+    tools = lake.attribute(node, "tools_hash") or []
+    named = ", ".join(one_line(_tool_name(tool)) for tool in tools) or "none"
+    return f"{named} ({node['tools_hash'][:SHORT_ID]})" if tools else named
+
+
 def _tool_name(tool: Any) -> str:
     if not isinstance(tool, dict):
         return "?"
     function = tool.get("function")
-    return str((function if isinstance(function, dict) else tool).get("name", "?"))
+    return str((function if isinstance(function, dict) else tool).get("name") or "?")
 
 
 def _cell(value: Any) -> Any:

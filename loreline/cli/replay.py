@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ import typer
 
 from loreline.cli.options import Json
 from loreline.cli.output import is_interactive, print_json, print_table, say
+from loreline.cli.text import one_line, shortened
 from loreline.errors import LorelineError
 
 if TYPE_CHECKING:
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 
 
 ANSWERED = "answered before"
+LONGEST_ERROR = 300
 
 
 @dataclass
@@ -129,7 +132,7 @@ def replay(
     cost = None if budget is None else Decimal(str(budget))
     limits = Limits(token_budget, cost, concurrency, retries, timeout)
     prices = _prices(settings)
-    with _stores(settings) as (contexts, journal):
+    with _stores(settings, to_call=not plan and not dry_run) as (contexts, journal):
         trajectories = _trajectories(contexts, chosen)
         planned = _planned(journal, trajectories, prices)
         if plan or dry_run:
@@ -144,7 +147,7 @@ def replay(
             # Also what was answered before a failure or Ctrl-C, and before an earlier kill.
             landed = _land(settings, journal)
     if as_json:
-        print_json(vars(outcome) | {"landed": landed})
+        print_json(vars(outcome) | landed)
     else:
         _print_outcome(outcome, landed)
     if outcome.calls["failed"] or outcome.calls["over_budget"]:
@@ -166,8 +169,8 @@ def _rebuilds(settings: Settings) -> list[Rebuild]:
 
 
 @contextmanager
-def _stores(settings: Settings) -> Iterator[tuple[Contexts, Journal]]:
-    """What was asked, and what was answered; nobody else replays meanwhile."""
+def _stores(settings: Settings, *, to_call: bool) -> Iterator[tuple[Contexts, Journal]]:
+    """What was asked, and what was answered; where calls are made, nobody else makes any."""
     from loreline.postgres import check_schema, connect
     from loreline.replay.contexts import Contexts
     from loreline.replay.journal import Journal
@@ -175,11 +178,14 @@ def _stores(settings: Settings) -> Iterator[tuple[Contexts, Journal]]:
     settings.require_stores()
     check_schema(settings)
     with connect(settings, autocommit=True) as connection:
-        journal = Journal(connection, settings)
+        journal, contexts = Journal(connection, settings), Contexts(connection, settings)
+        if not to_call:
+            yield contexts, journal
+            return
         with journal.alone() as is_alone:
             if not is_alone:
                 raise LorelineError("another replay is running", "wait until it has ended")
-            yield Contexts(connection, settings), journal
+            yield contexts, journal
 
 
 def _prices(settings: Settings) -> dict[str, Price]:
@@ -217,8 +223,7 @@ def _planned(
 ) -> list[PlannedCall]:
     from loreline.replay.plan import Estimator
 
-    made = journal.calls([trajectory.replay_run_id for trajectory in trajectories])
-    states = {call_id: call.status for call_id, call in made.items()}
+    states = journal.statuses([trajectory.replay_run_id for trajectory in trajectories])
     estimator = Estimator(prices)
     calls = {}
     for trajectory in trajectories:
@@ -324,8 +329,8 @@ def _progress(calls: int) -> Iterator[Callable[[Outcome], None]]:
         yield show
 
 
-def _land(settings: Settings, journal: Journal) -> int:
-    """Land the events that nobody else records; returns how many."""
+def _land(settings: Settings, journal: Journal) -> Counter[str]:
+    """Land the events that nobody else records; how many landed, and how many were set aside."""
     from dlt_sources import load
 
     folder = settings.home / "replays"
@@ -333,15 +338,18 @@ def _land(settings: Settings, journal: Journal) -> int:
     now = datetime.now(UTC)
     file = folder / f"{now:%Y%m%dT%H%M%S%f}.jsonl"
     numbers = []
-    with file.open("w") as lines:
-        for number, event in journal.to_land():
-            lines.write(json.dumps(json.loads(event)) + "\n")
-            numbers.append(number)
-    if numbers:
-        load(settings, "gateway", file, observed_at=now)
-        journal.landed(numbers)
-    file.unlink()
-    return len(numbers)
+    try:
+        with file.open("w") as lines:
+            for number, event in journal.to_land():
+                lines.write(event + "\n")
+                numbers.append(number)
+        if not numbers:
+            return Counter(landed=0, set_aside=0)
+        summary = load(settings, "gateway", file, observed_at=now)
+    finally:
+        file.unlink()
+    journal.landed(numbers)
+    return Counter(landed=summary.rows, set_aside=summary.quarantined.total())
 
 
 def _print_plan(
@@ -396,7 +404,7 @@ def _dollars(costs: Sequence[Decimal | None]) -> str:
     return "" if None in costs else f"{sum(cost or 0 for cost in costs):.6f}"
 
 
-def _print_outcome(outcome: Outcome, landed: int) -> None:
+def _print_outcome(outcome: Outcome, landed: Counter[str]) -> None:
     names = {
         "completed": "answered now",
         "known": "answered before",
@@ -407,9 +415,11 @@ def _print_outcome(outcome: Outcome, landed: int) -> None:
     rows += [[f"not asked: {reason}", count] for reason, count in outcome.stopped.items()]
     print_table(["calls", "number"], rows)
     for error, count in outcome.errors.most_common():
-        say(f"{count} × {error}")
+        say(f"{count} × {shortened(one_line(error), LONGEST_ERROR)}")
     say(f"{outcome.tokens:,} tokens, {outcome.cost:.6f} dollars as far as models have prices.")
-    if landed:
-        say(f"{landed:,} events landed; `loreline build` puts them into the forest.")
+    if landed["landed"]:
+        say(f"{landed['landed']:,} events landed; `loreline build` puts them into the forest.")
+    if landed["set_aside"]:
+        say(f"{landed['set_aside']:,} were set aside: see `operations.quarantine`.")
     if outcome.calls["failed"] or outcome.calls["over_budget"]:
         say("Run it again to make the calls that are missing.")

@@ -48,20 +48,17 @@ create table {prefix}lineage.conversation_branch_nodes (
     theme_id text,
     turn_key text,
     turn_id text,
-    choice_index bigint,
     parent_node_id text,
     is_root boolean,
     depth bigint,
     sibling_index bigint,
-    branch_kind text,
-    node_status text,
     is_replay boolean,
     model text,
     system_hash text,
     tools_hash text,
-    request_hash text,
     context_snapshot_id text,
-    response_snapshot_id text
+    response_snapshot_id text,
+    started_at timestamp
 );
 create index nodes_by_parent on {prefix}lineage.conversation_branch_nodes (parent_node_id);
 create index nodes_by_theme on {prefix}lineage.conversation_branch_nodes (theme_id);
@@ -69,6 +66,7 @@ create index nodes_by_theme on {prefix}lineage.conversation_branch_nodes (theme_
 -- The messages of a history in their order, without the system's.
 create function {prefix}lineage.history(snapshot_id text) returns table (
     depth bigint,
+    context_snapshot_id text,
     message_hash text,
     role text,
     content text,
@@ -89,9 +87,9 @@ with recursive held as (
     inner join held on below.context_snapshot_id = held.parent_snapshot_id
 )
 
-select held.depth, messages.*
+select held.depth, held.context_snapshot_id, messages.*
 from held
-inner join {prefix}lineage.messages as messages using (message_hash)
+inner join {prefix}lineage.messages as messages on held.message_hash = messages.message_hash
 order by held.depth
 $$;
 

@@ -16,7 +16,7 @@ import psycopg
 from psycopg.rows import class_row, dict_row
 from psycopg.sql import SQL, Composed, Identifier
 
-from loreline.conversations.canonical import Messages
+from loreline.conversations.canonical import EMPTY, Messages
 from loreline.errors import LorelineError
 from loreline.settings import Settings
 
@@ -26,7 +26,10 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Node:
-    """A node as a replay sees it: columns of `conversation_branch_nodes` and `llm_chat_turns`."""
+    """A node as a replay sees it: columns of `conversation_branch_nodes` and `llm_chat_turns`.
+
+    Where the gateway did not tell `prompt_tokens`, they are estimated from the messages.
+    """
 
     branch_node_id: str
     session_id: str
@@ -35,7 +38,7 @@ class Node:
     turn_id: str
     parent_node_id: str | None
     parent_turn_id: str | None
-    sibling_index: int
+    parent_response_id: str | None
     model: str | None
     system_hash: str
     tools_hash: str
@@ -55,20 +58,32 @@ select
     nodes.turn_id,
     nodes.parent_node_id,
     parents.turn_id as parent_turn_id,
-    nodes.sibling_index,
+    parents.response_snapshot_id as parent_response_id,
     nodes.model,
     nodes.system_hash,
     nodes.tools_hash,
     nodes.context_snapshot_id,
     nodes.response_snapshot_id,
     turns.parameters,
-    turns.prompt_tokens,
+    coalesce(
+        nullif(turns.prompt_tokens, 0),
+        (
+            select sum(token_count)::bigint
+            from {lineage}.history(nodes.context_snapshot_id)
+        )
+    ) as prompt_tokens,
     turns.completion_tokens
 from {lineage}.conversation_branch_nodes as nodes
 left join {lineage}.conversation_branch_nodes as parents
     on nodes.parent_node_id = parents.branch_node_id
 left join {lineage}.llm_chat_turns as turns on nodes.turn_key = turns.turn_key
 """
+
+# Kinds of parts that a message may be made of; other JSON is what somebody wrote.
+_PARTS = {
+    *("text", "image_url", "input_audio", "file", "refusal", "video_url", "audio_url"),
+    *("input_text", "output_text", "input_image", "input_file"),
+}
 
 # Which nodes of a theme a set of replays may be made of.
 CHOICES = {
@@ -108,11 +123,10 @@ class Contexts:
         return found[0]
 
     def of_theme(self, theme_id: str, choice: str, limit: int | None) -> list[Node]:
-        """Original nodes of a theme in the order in which they were made: by session and depth."""
+        """Original nodes of a theme, the latest first."""
         return self._nodes(
             f"where nodes.theme_id = %s and not nodes.is_replay and {CHOICES[choice]}"
-            " order by nodes.session_id, nodes.depth, nodes.sibling_index, nodes.branch_node_id"
-            " limit %s",
+            " order by nodes.started_at desc, nodes.branch_node_id limit %s",
             [theme_id, limit],
         )
 
@@ -139,18 +153,33 @@ class Contexts:
         )
 
     def history(self, snapshot_id: str) -> list[Row]:
-        """The canonical messages of a history, without the system's."""
+        """The canonical messages of a history, without the system's.
+
+        Raises:
+            LorelineError: some of them are not there.
+        """
         statement = SQL("select * from {}.history(%s)").format(self._lineage)
         with self._connection.cursor(row_factory=dict_row) as cursor:
-            return cursor.execute(statement, [snapshot_id]).fetchall()
+            rows = cursor.execute(statement, [snapshot_id]).fetchall()
+        if snapshot_id != EMPTY and (not rows or len(rows) != rows[-1]["depth"]):
+            raise _incomplete(f"messages of history {snapshot_id}")
+        return rows
 
     def attribute(self, node: Node, attribute_hash: str) -> Json:
-        """The system's messages or the tools of a node; None where it has none."""
+        """The system's messages or the tools of a node; None where it has none.
+
+        Raises:
+            LorelineError: it has some, and they are not there.
+        """
+        if attribute_hash == EMPTY:
+            return None
         statement = SQL(
             "select content from {}.request_attributes where tenant = %s and attribute_hash = %s"
         ).format(self._lineage)
         row = self._connection.execute(statement, [node.tenant, attribute_hash]).fetchone()
-        return json.loads(row[0]) if row else None
+        if row is None:
+            raise _incomplete(f"system or tools {attribute_hash}")
+        return json.loads(row[0])
 
     def _nodes(self, condition: str, parameters: Sequence[Any]) -> list[Node]:
         with self._connection.cursor(row_factory=class_row(Node)) as cursor:
@@ -160,15 +189,51 @@ class Contexts:
         return SQL(statement).format(lineage=self._lineage)
 
 
-def added(history: Sequence[Row]) -> list[Row]:
-    """What a client added to the last answer: its messages after it, and a prefill after those."""
-    end = len(history)
-    while end and history[end - 1]["role"] == "assistant":
-        end -= 1
-    start = end
-    while start and history[start - 1]["role"] != "assistant":
-        start -= 1
-    return list(history[start:])
+def _incomplete(what: str) -> LorelineError:
+    return LorelineError(
+        f"Postgres lacks {what}",
+        "mend the copies: loreline build --select lineage_copies --full-refresh",
+    )
+
+
+def added(history: Sequence[Row], answer: Sequence[Row]) -> list[Row]:
+    """What a client added to an answer.
+
+    Args:
+        history: of the client's request.
+        answer: the history that ends in the answer. Where the client sent another history, as one
+            that was cut, the last message that equals the answer ends what was there before; where
+            there is none, the last answer before what a person or a tool said last.
+    """
+    for name in ("context_snapshot_id", "message_hash") if answer else ():
+        for place in range(len(history) - 1, -1, -1):
+            if history[place][name] == answer[-1][name]:
+                return list(history[place + 1 :])
+    place = len(history)
+    while place and history[place - 1]["role"] == "assistant":
+        place -= 1
+    while place and history[place - 1]["role"] != "assistant":
+        place -= 1
+    return list(history[place:])
+
+
+def moved(system: Sequence[Json], length: int, kept: int, now: int) -> list[Json]:
+    """The system's messages in a history of another length.
+
+    Those among what was kept of the beginning stay where they are, later ones as far from the end.
+
+    Args:
+        system: each with its position among all messages.
+        length: of the history that they were in, without them.
+        kept: so many of its first messages stand at the beginning of the other one.
+        now: the length of the other one.
+    """
+    texts = []
+    for number, text in enumerate(system):
+        before = text["position"] - number
+        place = before if before < kept else max(0, now - (length - before))
+        texts.append({**text, "position": place + number})
+    return texts
 
 
 def chat_messages(history: Iterable[Row], system: Sequence[Json] | None) -> list[Json]:
@@ -181,6 +246,7 @@ def chat_messages(history: Iterable[Row], system: Sequence[Json] | None) -> list
     """
     messages: list[Json] = []
     answer = 0
+    history = list(history)
     for place, row in enumerate(history):
         message: Json = {"role": row["role"], "content": _content(row["content"])}
         if row["name"]:
@@ -188,7 +254,14 @@ def chat_messages(history: Iterable[Row], system: Sequence[Json] | None) -> list
         if row["tool_calls"]:
             answer = place
             calls = json.loads(row["tool_calls"])
-            message["tool_calls"] = [_call(call, place, n) for n, call in enumerate(calls)]
+            if (
+                len(calls) == 1
+                and place + 1 < len(history)
+                and history[place + 1]["role"] == "function"
+            ):
+                message["function_call"] = _call(calls[0], place, 0)["function"]
+            else:
+                message["tool_calls"] = [_call(call, place, n) for n, call in enumerate(calls)]
         else:
             message["content"] = message["content"] or ""
         if row["role"] == "tool":
@@ -216,6 +289,8 @@ def _content(content: str | None) -> Json:
     try:
         parts = json.loads(content)
     except json.JSONDecodeError:
+        return content
+    if not all(isinstance(part, dict) and part.get("type") in _PARTS for part in parts):
         return content
     again = Messages().message({"role": "user", "content": parts})
     return parts if again.content == content else content

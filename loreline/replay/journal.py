@@ -6,16 +6,18 @@ written.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from decimal import Decimal
 from typing import Any
 
+import orjson
 import psycopg
 from psycopg.sql import SQL, Composed, Identifier, Placeholder
 
+from loreline.errors import LorelineError
+from loreline.postgres import connect
 from loreline.settings import Settings
 
 Json = Any
@@ -92,12 +94,34 @@ class Journal:
         ).fetchall()
         return {row[0]: Call(*row) for row in rows}
 
+    def statuses(self, replay_run_ids: Sequence[str]) -> dict[str, str]:
+        """What became of the last attempt at each call of some trajectories."""
+        rows = self._connection.execute(
+            self._sql(
+                "select distinct on (call_id) call_id, status from {table}"
+                " where replay_run_id = any(%s) order by call_id, attempt desc"
+            ),
+            [list(replay_run_ids)],
+        ).fetchall()
+        return dict(rows)
+
     def save(self, call: Call) -> None:
-        """Keep a call."""
-        row = {**vars(call), "event": json.dumps(call.event)}
-        self._connection.execute(
-            self._sql("insert into {table} ({columns}) values ({places})"), row
-        )
+        """Keep a call.
+
+        Raises:
+            LorelineError: the connection was lost, and with it the right to go on; the call is kept
+                if a new one can be made.
+        """
+        row = {**vars(call), "event": orjson.dumps(call.event).decode()}
+        statement = self._sql("insert into {table} ({columns}) values ({places})")
+        try:
+            self._connection.execute(statement, row)
+        except (psycopg.OperationalError, psycopg.InterfaceError) as error:
+            with connect(self._settings, autocommit=True) as fresh:
+                fresh.execute(statement, row)
+            raise LorelineError(
+                "the connection to Postgres was lost", "run it again; every answer is kept"
+            ) from error
 
     def to_land(self) -> Iterator[tuple[int, str]]:
         """Numbers and events, as JSON, of calls that were recorded here and did not land yet."""

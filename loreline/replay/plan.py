@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from functools import cached_property
-from itertools import product
 from typing import Any
 
 from loreline.conversations.canonical import canonical_json, short_hash
 from loreline.errors import LorelineError
 from loreline.replay.contexts import Contexts, Json, Node, Row, added
 
+# What a request says of the tools that it offers, which other tools do not fit.
+_ABOUT_TOOLS = ("tool_choice", "parallel_tool_calls", "function_call")
 # Of an answer whose length nothing tells.
 ANSWER_TOKENS = 512
 # A token of English is four characters long on average; models count differently.
@@ -53,10 +54,23 @@ class Change:
             config["system"] = short_hash(self.system.encode())
         return config
 
-    def parameters_of(self, node: Node) -> dict[str, Json]:
-        """The parameters of a call: the node's own, changed; one answer at a time."""
+    def parameters_of(self, node: Node, repetition: int = 0) -> dict[str, Json]:
+        """The parameters of a call: the node's own, changed; one answer at a time.
+
+        A seed counts up with the repetitions, which would be the same answer otherwise.
+        """
         own = json.loads(node.parameters or "{}")
-        return {**{name: value for name, value in own.items() if name != "n"}, **self.parameters}
+        if own.get("n") != 1:
+            own.pop("n", None)
+        if isinstance(own.get("seed"), int):
+            own["seed"] += repetition
+        if self.tools is not None:
+            for name in _ABOUT_TOOLS:
+                own.pop(name, None)
+        given = dict(self.parameters)
+        if "max_tokens" in given and "max_completion_tokens" in own:
+            given["max_completion_tokens"] = given.pop("max_tokens")
+        return {**own, **given}
 
 
 @dataclass
@@ -65,13 +79,17 @@ class Step:
 
     Attributes:
         node: the original that it repeats.
+        length: of the original's history.
         added: the canonical messages that the client added to the answer before; of the first step
             none, because its context is the node's own.
+        original_calls: the tools that the answer before called, as canonical JSON.
         following: the steps that go on from its answer.
     """
 
     node: Node
+    length: int = 0
     added: list[Row] = field(default_factory=list)
+    original_calls: str | None = None
     following: list[Step] = field(default_factory=list)
 
     def all(self) -> Iterator[Step]:
@@ -180,34 +198,55 @@ def trajectories(
     Args:
         contexts: what was asked at the nodes.
         nodes: to replay.
-        changes: what is asked otherwise; one that changes nothing asks the same again.
+        changes: what is asked otherwise; one that changes nothing asks the same again. What is
+            named twice is there once.
         repetitions: answers that there should be of each, those that are there already among them.
         subtree: whether the later turns below the node follow.
     """
+    seen = set()
     for node in nodes:
-        for change, repetition in product(changes, range(repetitions)):
-            yield Trajectory(_steps(contexts, node, change, subtree), change, repetition)
+        later = list(_later_turns(contexts, node)) if subtree else []
+        for change in changes:
+            first = _steps(node, later, change)
+            for repetition in range(repetitions):
+                trajectory = Trajectory(first, change, repetition)
+                if trajectory.replay_run_id not in seen:
+                    seen.add(trajectory.replay_run_id)
+                    yield trajectory
 
 
-def _steps(contexts: Contexts, node: Node, change: Change, subtree: bool) -> Step:
+def _later_turns(contexts: Contexts, node: Node) -> Iterator[Step]:
+    """The original turns below a node, each after the one that it goes on from."""
+    for below in contexts.below(node):
+        answer = contexts.history(below.parent_response_id) if below.parent_response_id else []
+        history = contexts.history(below.context_snapshot_id)
+        yield Step(
+            below,
+            len(history),
+            added(history, answer),
+            answer[-1]["tool_calls"] if answer else None,
+        )
+
+
+def _steps(node: Node, later: Iterable[Step], change: Change) -> Step:
     first = Step(node)
     steps = {node.branch_node_id: first}
     known: dict[tuple[str, str], Step] = {}
-    for below in contexts.below(node) if subtree else ():
-        before = steps[below.parent_node_id or ""]
-        step = Step(below, added(contexts.history(below.context_snapshot_id)))
+    for turn in later:
+        before = steps[turn.node.parent_node_id or ""]
+        step = replace(turn, following=[])
         # What two of the original's branches asked alike is asked once, and gone on from for both.
-        request = _identity(step, change)
-        same = known.setdefault((before.node.branch_node_id, request), step)
+        same = known.setdefault((before.node.branch_node_id, _identity(step, change)), step)
         if same is step:
             before.following.append(step)
-        steps[below.branch_node_id] = same
+        steps[turn.node.branch_node_id] = same
     return first
 
 
 def _identity(step: Step, change: Change) -> str:
     node = step.node
     said: list[Any] = [row["message_hash"] for row in step.added]
-    said += [change.model or node.model, change.parameters_of(node)]
-    said += [change.system is not None or node.system_hash, change.tools or node.tools_hash]
+    said += [step.original_calls, change.model or node.model, change.parameters_of(node)]
+    said += [node.system_hash if change.system is None else None]
+    said += [node.tools_hash if change.tools is None else None]
     return short_hash(canonical_json(said))

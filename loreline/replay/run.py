@@ -13,11 +13,12 @@ from decimal import Decimal
 from typing import Any
 from urllib.parse import quote, urlsplit
 
+import httpx2
 import openai
 
-from loreline.conversations.canonical import Messages, canonical_json, parsed
+from loreline.conversations.canonical import Message, Messages, canonical_json, parsed
 from loreline.errors import LorelineError
-from loreline.replay.contexts import Contexts, Json, Row, chat_messages, tools_of
+from loreline.replay.contexts import Contexts, Json, Row, chat_messages, moved, tools_of
 from loreline.replay.journal import Call, Journal
 from loreline.replay.plan import Estimate, Estimator, Step, Trajectory
 
@@ -94,13 +95,11 @@ class _Place:
 
     Attributes:
         history: canonical messages, the last answer with them.
-        step: the one that was answered.
-        answer: to it.
+        answer: that one.
         turn_id: of that answer; None where the gateway does not tell.
     """
 
     history: list[Row]
-    step: Step
     answer: Row
     turn_id: str | None
 
@@ -115,6 +114,7 @@ class _Reply:
         error: None where it did not fail.
         started_at: when it was asked first.
         seconds: until the answer, retries with them.
+        was_asked_in_vain: whether it may have been answered, and paid for, without our hearing it.
     """
 
     response: dict[str, Json]
@@ -122,6 +122,7 @@ class _Reply:
     error: dict[str, Json] | None
     started_at: datetime
     seconds: float
+    was_asked_in_vain: bool
 
     @property
     def status(self) -> str:
@@ -208,11 +209,13 @@ class Replay:
             if before is None:
                 history = self._contexts.history(step.node.context_snapshot_id)
             else:
-                added, obstacle = self._added(step, before)
-                if obstacle:
-                    self.outcome.stopped[obstacle] += sum(1 for _ in step.all())
+                added = _said_now(step, before)
+                if added is None:
+                    self._leave(
+                        "an answer calls tools, and what they would give is not known", step
+                    )
                     continue
-                if not added:
+                if not added and step.added:
                     waiting += [(following, before) for following in reversed(step.following)]
                     continue
                 history = before.history + added
@@ -222,30 +225,22 @@ class Replay:
             else:
                 call = self._call(trajectory, step, before, history, call.attempt if call else 0)
             if call and call.status == "completed":
-                place = _place(step, history, call)
+                place = _place(history, call)
                 waiting += [(following, place) for following in reversed(step.following)]
+            else:
+                for following in step.following:
+                    self._leave("the turn before has no answer", following)
 
-    def _added(self, step: Step, before: _Place) -> tuple[list[Row], str]:
-        """What a client says at a step, nothing where it is left out; or why it cannot go on.
-
-        A tool's result belongs to the call that it answers. Where the model has made the same calls
-        again, the results are the same; where it has made none, what a person said next follows;
-        where it has made others, nobody knows what they would have given.
-        """
-        if before.answer["tool_calls"] == self._original_calls(before.step):
-            return step.added, ""
-        if before.answer["tool_calls"]:
-            return [], "an answer calls tools, and what they would give is not known"
-        return [row for row in step.added if row["role"] != "tool"], ""
-
-    def _original_calls(self, step: Step) -> str | None:
-        answer = step.node.response_snapshot_id
-        return self._contexts.history(answer)[-1]["tool_calls"] if answer else None
+    def _leave(self, reason: str, step: Step) -> None:
+        with self._lock:
+            self.outcome.stopped[reason] += sum(1 for _ in step.all())
 
     def _request(self, trajectory: Trajectory, step: Step, history: list[Row]) -> dict[str, Json]:
         change, node = trajectory.change, step.node
         if change.system is None:
-            system = self._contexts.attribute(node, node.system_hash)
+            system = self._contexts.attribute(node, node.system_hash) or []
+            if step is not trajectory.first:
+                system = moved(system, step.length, step.length - len(step.added), len(history))
         else:
             system = [{"position": 0, "content": change.system}] if change.system else []
         tools = change.tools
@@ -255,7 +250,7 @@ class Replay:
             "model": trajectory.model(step),
             "messages": chat_messages(history, system),
             **tools_of(tools),
-            **change.parameters_of(node),
+            **change.parameters_of(node, trajectory.repetition),
         }
 
     def _call(
@@ -274,22 +269,22 @@ class Replay:
         try:
             request = self._request(trajectory, step, history)
             context = _context(trajectory, step, before)
-            call_id = trajectory.call_id(step)
-            reply = self._reply(request, {**_headers(context), "Idempotency-Key": call_id})
-            prompt_tokens, completion_tokens = _used(reply.response)
+            call_id, attempt = trajectory.call_id(step), attempts + 1
+            # Another attempt has another key: by the same one a gateway would repeat the failure.
+            key = f"{call_id}-{attempt}"
+            reply = self._reply(request, {**_headers(context), "Idempotency-Key": key})
+            prompt_tokens, completion_tokens = self._used(reply, estimate)
             call = Call(
                 call_id=call_id,
-                attempt=attempts + 1,
+                attempt=attempt,
                 replay_run_id=trajectory.replay_run_id,
                 branch_node_id=step.node.branch_node_id,
                 model=request["model"],
                 status=reply.status,
-                event=self._event(f"{call_id}-{attempts + 1}", step, context, request, reply),
+                event=self._event(key, call_id, step, context, request, reply),
                 prompt_tokens=prompt_tokens,
                 completion_tokens=completion_tokens,
-                cost=self._estimator.cost(
-                    request["model"], prompt_tokens or 0, completion_tokens or 0
-                ),
+                cost=self._estimator.cost(request["model"], prompt_tokens, completion_tokens),
                 is_recorded_here=not self._endpoint.records,
             )
             self._journal.save(call)
@@ -307,7 +302,7 @@ class Replay:
         others = {name: value for name, value in request.items() if name not in _OWN}
         started_at, started = datetime.now(UTC), time.monotonic()
         response: dict[str, Json] = {}
-        turn_id, error = None, None
+        turn_id, error, was_asked_in_vain = None, None, False
         try:
             answer = self._client.chat.completions.with_raw_response.create(
                 model=request["model"],
@@ -316,42 +311,46 @@ class Replay:
                 extra_headers=headers,
             )
             turn_id = answer.headers.get(TURN_HEADER)
-            response = _checked(answer.http_response.content)
+            response = _read(answer.http_response.content)
+            error = _fault(response)
         except openai.APITimeoutError:
             error = {"message": f"no answer within {self._limits.timeout:g} s"}
-        except openai.APIConnectionError as refused:
+            was_asked_in_vain = True
+        except openai.APIConnectionError as broken:
+            if isinstance(broken.__cause__, httpx2.ConnectError):
+                raise LorelineError(
+                    f"nothing answers at {self._endpoint.host} ({broken.__cause__})",
+                    "start the gateway, or check LORELINE_GATEWAY_URL; then run this again",
+                ) from broken
+            error = {"message": f"the connection broke ({broken.__cause__ or broken})"}
+            was_asked_in_vain = True
+        except openai.AuthenticationError as refused:
             raise LorelineError(
-                f"nothing answers at {self._endpoint.host} ({refused.__cause__ or refused})",
-                "start the gateway, or check LORELINE_GATEWAY_URL; then run this again",
-            ) from refused
-        except (openai.AuthenticationError, openai.PermissionDeniedError) as refused:
-            raise LorelineError(
-                f"{self._endpoint.host} refused the call ({refused.message})",
+                f"{self._endpoint.host} refused the credentials ({refused.message})",
                 "check LORELINE_GATEWAY_API_KEY",
             ) from refused
         except openai.APIStatusError as failed:
             error = {"status": failed.status_code, "message": failed.message}
-        except ValueError as unreadable:
-            error = {"message": f"the endpoint answered with something else: {unreadable}"}
-        return _Reply(response, turn_id, error, started_at, time.monotonic() - started)
+        seconds = time.monotonic() - started
+        return _Reply(response, turn_id, error, started_at, seconds, was_asked_in_vain)
 
     def _event(
         self,
         event_id: str,
+        call_id: str,
         step: Step,
         context: dict[str, Any],
         request: dict[str, Json],
         reply: _Reply,
     ) -> dict[str, Json]:
         """What a gateway would have written of a call."""
-        call_id = event_id.rpartition("-")[0]
         return {
             "specversion": "1.0",
             "id": event_id,
             "source": SOURCE,
             "type": f"llm.chat.{reply.status}",
             "time": datetime.now(UTC).isoformat(),
-            "subject": step.node.session_id,
+            "subject": context["session_id"],
             "data": {
                 "turn_id": reply.turn_id if self._endpoint.records else call_id,
                 **context,
@@ -384,6 +383,21 @@ class Replay:
             self._reserved_tokens -= estimate.tokens
             self._reserved_cost -= estimate.cost or 0
 
+    def _used(self, reply: _Reply, estimate: Estimate) -> tuple[int, int]:
+        """Tokens that a call took; where it does not tell, what it was expected to take."""
+        if reply.was_asked_in_vain:
+            tries = self._limits.retries + 1
+            return tries * estimate.prompt_tokens, tries * estimate.completion_tokens
+        if not reply.response:
+            return 0, 0
+        usage = reply.response.get("usage")
+        told = usage if isinstance(usage, dict) else {}
+        read, written = told.get("prompt_tokens"), told.get("completion_tokens")
+        return (
+            read if type(read) is int else estimate.prompt_tokens,
+            written if type(written) is int else estimate.completion_tokens,
+        )
+
     def _count(self, what: str, call: Call | None = None) -> None:
         with self._lock:
             self.outcome.calls[what] += 1
@@ -399,10 +413,23 @@ class Replay:
 _OWN = ("model", "messages")
 
 
-def _place(step: Step, history: list[Row], call: Call) -> _Place:
+def _said_now(step: Step, before: _Place) -> list[Row] | None:
+    """What a client says at a step; None where nobody knows.
+
+    A tool's result belongs to the call that it answers. Where the model has made the calls of then,
+    the results are those of then; where it has made none, what a person said next follows; where it
+    has made others, nobody knows what they would have given.
+    """
+    calls = before.answer["tool_calls"]
+    if calls == step.original_calls:
+        return step.added
+    return None if calls else [row for row in step.added if row["role"] != "tool"]
+
+
+def _place(history: list[Row], call: Call) -> _Place:
     """Where a call's first answer leads."""
     data = call.event["data"]
-    message = Messages().message(data["response"]["choices"][0]["message"])
+    message = _answer(data["response"])
     answer: Row = {
         "role": "assistant",
         "content": message.content,
@@ -411,11 +438,11 @@ def _place(step: Step, history: list[Row], call: Call) -> _Place:
         "tool_call_id": None,
     }
     said = history
-    if history and history[-1]["role"] == "assistant":
+    if history and history[-1]["role"] == "assistant" and not history[-1]["tool_calls"]:
         # The answer to a prefill goes on from it in the same message.
         begun = history[-1]["content"] or ""
         said, answer = history[:-1], {**answer, "content": begun + (answer["content"] or "")}
-    return _Place([*said, answer], step, answer, data["turn_id"])
+    return _Place([*said, answer], answer, data["turn_id"])
 
 
 def _context(trajectory: Trajectory, step: Step, before: _Place | None) -> dict[str, Any]:
@@ -426,8 +453,10 @@ def _context(trajectory: Trajectory, step: Step, before: _Place | None) -> dict[
     """
     node, change = step.node, trajectory.change
     is_same = before is None and change.system is None
+    # A session that no client named has its name from the forest.
+    is_named = not node.session_id.startswith("unnamed:")
     return {
-        "session_id": node.session_id,
+        "session_id": node.session_id if is_named else None,
         "theme_id": node.theme_id,
         "parent_turn_id": node.parent_turn_id if before is None else before.turn_id,
         "context_anchor_turn_id": node.turn_id if is_same else None,
@@ -438,7 +467,10 @@ def _context(trajectory: Trajectory, step: Step, before: _Place | None) -> dict[
 
 
 def _headers(context: dict[str, Any]) -> dict[str, str]:
-    """The headers from which a gateway takes the place of a call in the forest."""
+    """The headers from which a gateway takes the place of a call in the forest.
+
+    Ids come from outside: what a header cannot hold is percent-encoded.
+    """
     config = context["variant_config"]
     values = {
         "x-session-id": context["session_id"],
@@ -448,26 +480,42 @@ def _headers(context: dict[str, Any]) -> dict[str, str]:
         "x-variant-config": canonical_json(config).decode() if config else None,
         "x-replay": context["replay_run_id"],
     }
-    return {name: quote(value, safe=_PRINTABLE) for name, value in values.items() if value}
+    return {name: _quoted(value) for name, value in values.items() if value}
 
 
-def _used(response: dict[str, Json]) -> tuple[int | None, int | None]:
-    """Tokens read and written, where the response tells."""
-    usage = response.get("usage")
-    told = usage if isinstance(usage, dict) else {}
-    read, written = told.get("prompt_tokens"), told.get("completion_tokens")
-    return read if type(read) is int else None, written if type(written) is int else None
+def _quoted(value: str) -> str:
+    quoted = quote(value, safe=_PRINTABLE)
+    # A header begins and ends with something that can be seen.
+    start, end = (len(quoted) - len(quoted.lstrip()), len(quoted.rstrip()))
+    return "%20" * start + quoted[start:end] + "%20" * (len(quoted) - max(start, end))
 
 
-def _checked(content: bytes) -> dict[str, Json]:
-    """A response with an answer in it.
+def _read(content: bytes) -> dict[str, Json]:
+    """A response as JSON; as text, where it is something else."""
+    try:
+        response = parsed(content)
+    except (ValueError, RecursionError):
+        response = None
+    return response if isinstance(response, dict) else {"text": content.decode(errors="replace")}
+
+
+def _fault(response: dict[str, Json]) -> dict[str, Json] | None:
+    """What keeps a response from being an answer."""
+    try:
+        _answer(response)
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError) as fault:
+        return {"message": f"the endpoint gave no answer ({str(fault) or type(fault).__name__})"}
+    return None
+
+
+def _answer(response: dict[str, Json]) -> Message:
+    """The first answer of a response.
 
     Raises:
-        ValueError: it is none.
+        ValueError: and others, where there is none.
     """
-    response = parsed(content)
-    choices = response.get("choices") if isinstance(response, dict) else None
-    if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
-        raise ValueError("it has no choices")
-    Messages().message(choices[0].get("message"))
-    return response
+    choices = response.get("choices")
+    if not isinstance(choices, list) or not choices:
+        raise ValueError("no choices")
+    said = choices[0]["message"]
+    return Messages().message({**said, "role": said.get("role") or "assistant"})

@@ -150,9 +150,16 @@ def _is_count(value: Json) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
+def _is_parameters(value: Json) -> bool:
+    return isinstance(value, dict) and not value.keys() & set(_NO_PARAMETERS)
+
+
 def _is_text(value: Json) -> bool:
     return isinstance(value, str)
 
+
+# Of a request, but said otherwise, or not to be chosen.
+_NO_PARAMETERS = ("model", "messages", "tools", "functions", "n", "stream", "stream_options")
 
 # What each entry is, and a check of it.
 _KINDS: Mapping[str, tuple[str, Any]] = {
@@ -164,8 +171,8 @@ _KINDS: Mapping[str, tuple[str, Any]] = {
     "limit": ("a whole number above 0", _is_count),
     "models": ("a list of names", _is_texts),
     "parameters": (
-        "a list of mappings, such as {temperature: 0}",
-        lambda value: isinstance(value, list) and all(isinstance(v, dict) for v in value),
+        f"a list of mappings, such as {{temperature: 0}}, without {', '.join(_NO_PARAMETERS)}",
+        lambda value: isinstance(value, list) and all(map(_is_parameters, value)),
     ),
     "repetitions": ("a whole number above 0", _is_count),
     "subtree": ("true or false", lambda value: isinstance(value, bool)),

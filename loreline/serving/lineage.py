@@ -1,7 +1,7 @@
 """Copies of conversation tables in Postgres, where a replay finds what it needs in milliseconds.
 
-The tables of the lake say what the copies should hold. A push brings all of them to one state of
-the lake in one transaction, so that a node never refers to a history that is not there.
+The tables of the lake say what the copies should hold. A push changes all of them in one
+transaction, so that a reader meets no node before its history.
 """
 
 from __future__ import annotations
@@ -55,10 +55,9 @@ COPIES = (
         "conversation_branch_nodes",
         ("branch_node_id",),
         (
-            *("session_id", "tenant", "theme_id", "turn_key", "turn_id", "choice_index"),
-            *("parent_node_id", "is_root", "depth", "sibling_index", "branch_kind"),
-            *("node_status", "is_replay", "model", "system_hash", "tools_hash", "request_hash"),
-            *("context_snapshot_id", "response_snapshot_id"),
+            *("session_id", "tenant", "theme_id", "turn_key", "turn_id", "parent_node_id"),
+            *("is_root", "depth", "sibling_index", "is_replay", "model", "system_hash"),
+            *("tools_hash", "context_snapshot_id", "response_snapshot_id", "started_at"),
         ),
     ),
 )

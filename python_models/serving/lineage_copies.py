@@ -34,7 +34,9 @@ def pushed(session, tables):
     with connect(settings(), autocommit=True) as connection:
         known = states(connection, settings())
         changes = {}
-        for copy in COPIES:
+        # Nodes first: what another build adds meanwhile may then be a history without its node, not
+        # a node without its history.
+        for copy in reversed(COPIES):
             table = tables[copy.name]
             since = known[copy.name].pushed_batch if copy.name in known else -1
             found = change(session, connection, copy, table, since)

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from loreline.cli.conversations import in_columns, side_by_side
+from loreline.cli.conversations import aligned, in_columns, side_by_side, tree_lines
 from tests.end_to_end.forest import assistant, call, chat, system, tool, user, write_events
 from tests.end_to_end.lakehouse import temporary_lakehouse
 from tests.end_to_end.test_forest import CONVERSATIONS
@@ -75,7 +75,7 @@ def test_a_tree_folds_long_lines_and_many_siblings(lakehouse):
     lines = run(lakehouse, "tree", "long").splitlines()
     assert len(lines) == 2 + 1 + 2 + 6 + 1
     assert "⋮  8 turns that follow each other" in lines[2]
-    assert lines[-1].endswith("4 more without an answer to them: 4 retry")
+    assert lines[-1].endswith("… 4 more: 4 retry")
     assert "answer 11" in lines[4]
     assert "continuation" in lines[5]
     assert len(run(lakehouse, "tree", "long", "--all").splitlines()) == 22
@@ -111,7 +111,43 @@ def test_two_nodes_are_shown_against_each_other(lakehouse):
     assert "other" in shown
     assert "── assistant " in shown
     same = [nodes["h1"]["branch_node_id"]] * 2
-    assert "The messages are the same." in run(lakehouse, "diff", *same)
+    assert "They are the same." in run(lakehouse, "diff", *same)
+
+
+def test_a_forest_of_hundreds_of_branches_can_be_read():
+    """A thousand turns, each answered twice; and sixty replays of four turns."""
+
+    def node(name, parent, kind="continuation"):
+        return {
+            **{"branch_node_id": name, "parent_node_id": parent, "branch_kind": kind},
+            **{"is_replay": False, "model": "m", "node_status": "completed", "error": None},
+            **{
+                "prompt_tokens": 1,
+                "completion_tokens": 1,
+                "response_text": "x",
+                "tool_trace": None,
+            },
+        }
+
+    line = [node("n0", None, "root")]
+    for n in range(1, 1_000):
+        line += [node(f"n{n}", f"n{n - 1}"), node(f"r{n}", f"n{n - 1}", "retry")]
+    lines = list(aligned(tree_lines(line, fold=True), 100))
+    assert len(lines) < 12
+    assert "995 turns that follow each other" in "".join(lines)
+    lines = list(aligned(tree_lines(line, fold=False), 100))
+    assert len(lines) == len(line)
+    assert max(map(len, lines)) <= 100
+
+    replays = [node(f"{n}-{t}", f"{n}-{t - 1}" if t else None) for n in range(60) for t in range(4)]
+    lines = list(aligned(tree_lines(replays, fold=True), 100))
+    assert len(lines) == 6 * 4 + 1
+    assert "… 54 more, with 162 below them" in lines[-1]
+
+    forks = [node("f0", None, "root")]
+    for n in range(1, 2_000):
+        forks += [node(f"f{n}", f"f{n - 1}"), node(f"g{n}", f"f{n - 1}"), node(f"h{n}", f"g{n}")]
+    assert len(list(tree_lines(forks, fold=False))) == len(forks)
 
 
 def test_lines_side_by_side():

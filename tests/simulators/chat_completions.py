@@ -40,7 +40,7 @@ class ChatCompletions:
     """The server's state.
 
     Attributes:
-        answer: gives the assistant's message to a request, or refuses it.
+        answer: gives the assistant's message to a request, None for no choice, or refuses it.
         delay: seconds before an answer.
         requests: everything that came, in order.
         most_at_once: of requests under way.
@@ -92,23 +92,22 @@ def last_text(body: Json) -> str:
     return str(body["messages"][-1].get("content"))
 
 
+def choice(message: Json) -> Json:
+    """A message as the only choice."""
+    finish_reason = "tool_calls" if message.get("tool_calls") else "stop"
+    return {"index": 0, "message": message, "logprobs": None, "finish_reason": finish_reason}
+
+
 def completion(body: Json, message: Json, number: int) -> Json:
     """A response of the API."""
     prompt = sum(len(str(m.get("content"))) for m in body["messages"]) // 4 + 1
-    written = len(str(message.get("content"))) // 4 + 1
+    written = len(str((message or {}).get("content"))) // 4 + 1
     return {
         "id": f"chatcmpl-{number}",
         "object": "chat.completion",
         "created": 1_790_000_000 + number,
         "model": f"{body['model']}-2026-10-01",
-        "choices": [
-            {
-                "index": 0,
-                "message": message,
-                "logprobs": None,
-                "finish_reason": "tool_calls" if message.get("tool_calls") else "stop",
-            }
-        ],
+        "choices": [] if message is None else [choice(message)],
         "usage": {
             "prompt_tokens": prompt,
             "completion_tokens": written,

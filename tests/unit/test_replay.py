@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from loreline.conversations.canonical import Messages
 from loreline.conversations.requests import RequestReader
 from loreline.errors import LorelineError
-from loreline.replay.contexts import Node, added, chat_messages, tools_of
+from loreline.replay.contexts import Node, added, chat_messages, moved, tools_of
 from loreline.replay.plan import Change, Estimator, Price, Step, Trajectory
 from loreline.replay.sets import ReplaySet, read_set
 from tests.end_to_end.forest import assistant, call, chat, system, tool, user
@@ -79,18 +79,66 @@ def test_a_request_made_of_canonical_messages_has_the_hash_of_the_recorded_one(m
             assert message["content"] is not None or offered
 
 
+def history_of(messages):
+    """Rows of a history with what they are chained to."""
+    rows, _ = rows_of(messages)
+    chain = Messages().history(messages).chain
+    return [{**row, "context_snapshot_id": end} for row, end in zip(rows, chain, strict=True)]
+
+
+CALLS = [assistant(None, tool_calls=[call("1", "f")]), tool("1", "r")]
+
+
 @pytest.mark.parametrize(
-    ("messages", "said"),
+    ("before", "messages", "said"),
     [
-        ([user("a")], ["a"]),
-        ([user("a"), assistant("b"), user("c"), user("d")], ["c", "d"]),
-        ([user("a"), assistant("b"), user("c"), assistant("begun")], ["c", "begun"]),
-        ([user("a"), assistant(None, tool_calls=[call("1", "f")]), tool("1", "r")], ["r"]),
+        ([user("a"), assistant("b")], [user("a"), assistant("b"), user("c")], ["c"]),
+        # The client asks to go on, without a word.
+        ([user("a"), assistant("b")], [user("a"), assistant("b")], []),
+        ([user("a"), assistant("b")], [user("a"), assistant("b"), user("c"), assistant("d")], "cd"),
+        ([user("a"), CALLS[0]], [user("a"), *CALLS], ["r"]),
+        # A turn between them was lost, and with it its answer; it is part of what was sent.
+        (
+            [user("a"), assistant("b")],
+            [user("a"), assistant("b"), user("c"), assistant("d"), user("e")],
+            "cde",
+        ),
+        # Cut at the front: the answer is known by itself.
+        ([user("a"), assistant("b")], [assistant("b"), user("c")], ["c"]),
+        # Not known at all: what was said last, with the beginning of an answer.
+        ([user("a"), assistant("b")], [user("x"), assistant("y"), user("c"), assistant("d")], "cd"),
+        ([], [user("x"), assistant("y"), user("c")], ["c"]),
     ],
 )
-def test_what_a_client_added_to_the_last_answer(messages, said):
-    rows, _ = rows_of(messages)
-    assert [row["content"] for row in added(rows)] == said
+def test_what_a_client_added_to_an_answer(before, messages, said):
+    found = added(history_of(messages), history_of(before))
+    assert [row["content"] for row in found] == list(said)
+
+
+def test_the_systems_messages_move_with_what_they_stand_before():
+    texts = [{"position": place, "content": str(place)} for place in (0, 3, 5)]
+    # Non-system messages: 1 2 | 4 6, the first two of which are kept.
+    assert [text["position"] for text in moved(texts, 4, 2, 4)] == [0, 3, 5]
+    # Two more stand before what was added, or one of that is left out.
+    assert [text["position"] for text in moved(texts, 4, 2, 6)] == [0, 5, 7]
+    assert [text["position"] for text in moved(texts, 4, 2, 3)] == [0, 2, 4]
+
+
+@pytest.mark.parametrize("text", ['[{"id":1,"name":"a"}]', '[{"type":"row","x":1}]', "[{", "[]"])
+def test_text_that_looks_like_json_stays_text(text):
+    rows, texts = rows_of([user("q"), CALLS[0], tool("1", text)])
+    assert chat_messages(rows, texts)[2]["content"] == text
+
+
+def test_an_old_function_call_is_asked_as_it_was():
+    called = {
+        "role": "assistant",
+        "content": None,
+        "function_call": {"name": "f", "arguments": "{}"},
+    }
+    messages = [user("q"), called, {"role": "function", "name": "f", "content": "r"}]
+    again = chat_messages(*rows_of(messages))
+    assert again == messages
 
 
 def test_tools_are_offered_under_the_name_that_they_had():
@@ -109,7 +157,7 @@ def node(**others) -> Node:
         "turn_id": "t",
         "parent_node_id": None,
         "parent_turn_id": None,
-        "sibling_index": 0,
+        "parent_response_id": None,
         "model": "m",
         "system_hash": "0",
         "tools_hash": "0",
@@ -126,6 +174,14 @@ def test_a_call_takes_the_parameters_of_then_changed_and_one_answer_at_a_time():
     change = Change(parameters={"temperature": 0.9})
     assert change.parameters_of(node()) == {"temperature": 0.9, "top_p": 1}
     assert Change().parameters_of(node(parameters=None)) == {}
+    assert Change().parameters_of(node(parameters='{"n":1}')) == {"n": 1}
+    seeded = node(parameters='{"seed":7}')
+    assert [Change().parameters_of(seeded, n)["seed"] for n in range(3)] == [7, 8, 9]
+    newer = node(parameters='{"max_completion_tokens":9}')
+    assert Change(parameters={"max_tokens": 5}).parameters_of(newer) == {"max_completion_tokens": 5}
+    chosen = node(parameters='{"tool_choice":"required"}')
+    assert Change().parameters_of(chosen) == {"tool_choice": "required"}
+    assert Change(tools=[]).parameters_of(chosen) == {}
 
 
 def test_the_same_replay_has_the_same_calls():
@@ -209,6 +265,7 @@ def test_a_set_is_models_times_parameters(tmp_path: Path):
         ("nodes: [a]\nmodel: b", "there is no model: use themes, nodes"),
         ("nodes: [a]\nrepetitions: none", "repetitions is 'none': it is a whole number above 0"),
         ("nodes: [a]\nparameters: {temperature: 0}", "parameters is .*: it is a list of mappings"),
+        ("nodes: [a]\nparameters: [{model: b}]", "parameters is .* without model, messages"),
         ("nodes: deepest\nthemes: [t]", "nodes is 'deepest': it is one of all, roots, leaves"),
         ("nodes: leaves", "does not say which nodes"),
         ("models: [a]", "does not say which nodes"),
