@@ -34,6 +34,9 @@ What to try next, after `source .venv/bin/activate`:
   # Whether all is served that should be, and nothing else
   loreline contents
 
+  # What went on from what in a conversation, and what else was tried
+  loreline tree ses_f385c4c9f8451a89
+
   # Every table, in SQL
   loreline sql
 """
