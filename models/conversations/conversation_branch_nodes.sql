@@ -439,7 +439,7 @@ unlike_groups as (
     select siblings.sibling_group
     from siblings
     inner join equal on siblings.branch_node_id = equal.branch_node_id
-    where equal.nearest_index is null
+    where equal.nearest_index is null and siblings.sibling_index > 0
     group by siblings.sibling_group
 
 ),

@@ -100,6 +100,8 @@ fresh as (
 
 {% if is_incremental() %}
 
+-- What is looked for in the whole table is made a set of keys first: a planner that expects few
+-- matches reads the wide columns of the table for these alone.
 fresh_posts as (
 
     select
@@ -128,6 +130,16 @@ fresh_sessions as (
         session_id
     from fresh
     group by tenant, session_id
+
+),
+
+fresh_turns as (
+
+    select
+        tenant,
+        turn_id
+    from fresh
+    group by tenant, turn_id
 
 ),
 
@@ -200,9 +212,9 @@ disturbed as (
 
     select known.branch_node_id
     from {{ this }} as known
-    inner join fresh
-        on known.tenant = fresh.tenant
-        and known.parent_turn_id = fresh.turn_id
+    inner join fresh_turns
+        on known.tenant = fresh_turns.tenant
+        and known.parent_turn_id = fresh_turns.turn_id
 
 ),
 
@@ -246,6 +258,26 @@ wanted_prefixes as (
 
 {% if is_incremental() %}
 
+wanted_hashes as (
+
+    select
+        tenant,
+        hash
+    from wanted_prefixes
+    group by tenant, hash
+
+),
+
+wanted_turns as (
+
+    select
+        tenant,
+        parent_turn_id as turn_id
+    from to_place
+    group by tenant, parent_turn_id
+
+),
+
 placed_sessions as (
 
     select
@@ -271,9 +303,9 @@ offered as (
 
     select known_posts.branch_node_id
     from known_posts
-    inner join wanted_prefixes
-        on known_posts.tenant = wanted_prefixes.tenant
-        and known_posts.hash = wanted_prefixes.hash
+    inner join wanted_hashes
+        on known_posts.tenant = wanted_hashes.tenant
+        and known_posts.hash = wanted_hashes.hash
 
     union
 
@@ -287,9 +319,9 @@ offered as (
 
     select known.branch_node_id
     from {{ this }} as known
-    inner join to_place
-        on known.tenant = to_place.tenant
-        and known.turn_id = to_place.parent_turn_id
+    inner join wanted_turns
+        on known.tenant = wanted_turns.tenant
+        and known.turn_id = wanted_turns.turn_id
 
 ),
 
