@@ -82,6 +82,9 @@ class LockedTable:
         settings: the stores.
         name: `namespace.table` as the catalog knows it, the target's prefix included.
         connection: the autocommitting connection that holds the lock.
+
+    Attributes:
+        stored: the table as it was when the lock was taken; None where there was none.
     """
 
     def __init__(self, settings: Settings, name: str, connection: psycopg.Connection) -> None:
@@ -89,6 +92,7 @@ class LockedTable:
         self.name = name
         self.connection = connection
         self.catalog = load_catalog(settings)
+        self.stored = find_table(self.catalog, name)
         self._record_missed_snapshots()
 
     def next_batch(self) -> int:
@@ -232,7 +236,7 @@ class LockedTable:
 
     def _record_missed_snapshots(self) -> None:
         """Make up for a process that was killed between its commit and its record."""
-        table = find_table(self.catalog, self.name)
+        table = self.stored
         for snapshot in self._unrecorded(table) if table else []:
             batch = _property(snapshot, "batch")
             writer = Writer(

@@ -9,11 +9,11 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any
 
 import duckdb
+import psycopg
 import pyarrow as pa
 
 from loreline.errors import LorelineError
@@ -74,19 +74,25 @@ class Model:
 
 @dataclass
 class Reading:
-    """What a model reads in this run: per (upstream, variant) rows of low < `_batch` <= high."""
+    """What a model reads in this run: per (upstream, variant) rows of low < `_batch` <= high.
+
+    Args:
+        connection: asked for the bounds, such as the one that holds the table's lock; without one,
+            each question opens its own.
+    """
 
     settings: Settings
     model: str
     from_start: bool
     empty: bool = False
+    connection: psycopg.Connection | None = None
     bounds: dict[tuple[str, str], tuple[int, int]] = field(default_factory=dict)
 
     def range(self, upstream: str, variant: str = "") -> tuple[int, int]:
         """Fix the bounds for one upstream; the same answer for the rest of the run."""
         key = (upstream, variant)
         if key not in self.bounds:
-            with connect(self.settings, autocommit=True) as connection:
+            with self._connected() as connection:
                 low = -1 if self.from_start else self._watermark(connection, key)
                 self.bounds[key] = low, last_batch(connection, self.settings, upstream)
         return self.bounds[key]
@@ -107,7 +113,7 @@ class Reading:
         new rows repeats nothing, however long ago its watermark was set.
         """
         unread = {key: (low, high) for key, (low, high) in self.bounds.items() if high > low}
-        with connect(self.settings, autocommit=True) as connection:
+        with self._connected() as connection:
             for (upstream, _), (low, high) in unread.items():
                 is_deferred = not upstream.startswith(self.settings.prefix)
                 if (
@@ -124,7 +130,7 @@ class Reading:
         Raises:
             LorelineError: one has, and what this one has made of them is not to be written.
         """
-        with connect(self.settings, autocommit=True) as connection:
+        with self._connected() as connection:
             for key, (low, high) in self.bounds.items():
                 now = self._watermark(connection, key)
                 if now > high if self.from_start else now != low:
@@ -133,7 +139,12 @@ class Reading:
                         "run it again; the table is as that build left it",
                     )
 
-    def _watermark(self, connection: Any, key: tuple[str, str]) -> int:
+    def _connected(self) -> AbstractContextManager[psycopg.Connection]:
+        if self.connection:
+            return nullcontext(self.connection)
+        return connect(self.settings, autocommit=True)
+
+    def _watermark(self, connection: psycopg.Connection, key: tuple[str, str]) -> int:
         row = connection.execute(
             f"select last_batch from {self.settings.prefix}operations.watermarks"
             " where model = %s and upstream = %s and variant = %s",
@@ -168,7 +179,9 @@ def materialize_sql(
     with locked(settings, model.relation) as table, _temporary(cursor):
         # How the SQL was compiled decides, though another build may have made the table since.
         fresh = not model.is_incremental
-        reading = already_read or Reading(settings, model.name, fresh, model.empty)
+        reading = already_read or Reading(
+            settings, model.name, fresh, model.empty, connection=table.connection
+        )
         if already_read:
             reading.check_still_unread()
         for upstream in dict.fromkeys(WATERMARK_VARIABLE.findall(sql)):
@@ -314,6 +327,9 @@ def _merge(
     if not model.unique_key:
         raise LorelineError(f"{model.name} merges without a key", "set `unique_key` in its config")
     _check_unique(cursor, model)
+    if not _count(cursor, TEMPORARY):
+        table.save_watermarks(watermarks)
+        return None
     started = time.monotonic()
     columns = [name for name, _ in _describe(cursor, TEMPORARY) if not name.startswith("_")]
     keys = [_name(key) for key in model.unique_key]
@@ -363,7 +379,7 @@ def _merge(
 
 def _evolve(table: LockedTable, cursor: duckdb.DuckDBPyConnection, model: Model) -> None:
     """Follow the model's columns as `on_schema_change` says; dropping is never done for it."""
-    stored = find_table(table.catalog, model.relation)
+    stored = table.stored
     assert stored is not None
     ours = [name for name, _ in _describe(cursor, TEMPORARY)]
     theirs = [f.name for f in stored.schema().fields if not f.name.startswith("_")]

@@ -35,7 +35,7 @@
 {# One step of a materialization in Python; gives the line that dbt logs. #}
 {% macro lake_step(step, materialized, extra={}) %}
   {# The first statement opens this thread's connection, which the plugin then works on. #}
-  {% do run_query("select 1") %}
+  {% do adapter.execute("select 1") %}
   {% set request = {"step": step, "model": lake_model(materialized)} %}
   {% do request.update(extra) %}
   {% do adapter.store_relation("lake", this, [], "", "", request) %}
