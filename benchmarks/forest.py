@@ -220,7 +220,7 @@ def scenario(turns: int, workspace: Path) -> dict[str, Any]:
     target = str(home / "dbt")
     environment = {**os.environ, "LORELINE_HOME": str(home), "LORELINE_TARGET": "local"}
     environment |= {"DBT_TARGET_PATH": target, "DBT_LOG_PATH": target}
-    # Below it DuckDB spills to disk; four models run at once.
+    # Below it DuckDB spills to disk; two models run at once.
     environment |= {"LORELINE_DUCKDB_MEMORY_LIMIT": "4GB"}
     up(home)
     try:
