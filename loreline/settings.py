@@ -75,6 +75,7 @@ class Settings:
     duckdb_memory_limit: str = _variable(
         "LORELINE_DUCKDB_MEMORY_LIMIT", "DuckDB spills to disk above this", "2GB"
     )
+    threads: str = _variable("LORELINE_THREADS", "models that dbt builds at once", "2")
     model_path: str = _variable(
         "LORELINE_MODEL_PATH", "folder searched for embedding models before any hub"
     )
