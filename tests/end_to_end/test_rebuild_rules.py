@@ -190,7 +190,7 @@ def test_another_model_snapshot_rebuilds_from_the_executions_on(forest):
     planned = json.loads(forest.lakehouse.command("replay", "--plan", "--json").output)["rebuilt"]
     assert (
         "execution_run_records",
-        "6 events have landed: turns with another model_snapshot_id",
+        "6 events have landed: known attempts, as under another model_snapshot_id",
     ) in [(each["start"], each["reason"]) for each in planned]
     forest.build()
     # The watermark of a session names the last event that was built in.

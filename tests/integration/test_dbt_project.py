@@ -473,10 +473,10 @@ BREACHES = [
     again("knowledge.chunking_configurations"),
     again("embedding.embedding_configurations"),
     again("serving.served_collections"),
-    again("serving.vector_collections", "null as vector_collection"),
     again("serving.vector_collections"),
-    again("serving.lineage_copies", "null as table_name"),
+    again("serving.vector_collections", "null as vector_collection"),
     again("serving.lineage_copies"),
+    again("serving.lineage_copies", "null as table_name"),
     # A version that repeats the one before, under a number that leaves a gap.
     again("knowledge.documents", "'v9' as document_version_id, 9 as version_number", A_PAGE),
     again("knowledge.documents", "'fax' as source, 'secret' as visibility", A_PAGE),
