@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -166,7 +166,9 @@ def compare(settings: Settings) -> list[Contents]:
 def _collections(
     connection: duckdb.DuckDBPyConnection, settings: Settings
 ) -> list[Contents] | None:
-    rows = _rows(connection, COMPARISON.format(prefix=settings.prefix))
+    from loreline.lake.duck import rows_if_built
+
+    rows = rows_if_built(connection, COMPARISON.format(prefix=settings.prefix))
     if rows is None:
         return None
     return [Contents(name, "collection", default, *counts) for name, default, *counts in rows]
@@ -175,10 +177,11 @@ def _collections(
 def _copies(
     connection: duckdb.DuckDBPyConnection, settings: Settings
 ) -> Iterator[list[Contents] | None]:
+    from loreline.lake.duck import rows_if_built
     from loreline.serving.lineage import COPIES, fingerprint_in_lake, fingerprint_in_postgres
 
     for copy in COPIES:
-        rows = _rows(
+        rows = rows_if_built(
             connection,
             COPY_COMPARISON.format(
                 prefix=settings.prefix,
@@ -189,16 +192,6 @@ def _copies(
             ),
         )
         yield rows and [Contents(f"lineage.{copy.name}", "copy", False, *rows[0])]
-
-
-def _rows(connection: duckdb.DuckDBPyConnection, query: str) -> list[tuple[Any, ...]] | None:
-    """What a query gives; None where what it reads was not built."""
-    import duckdb
-
-    try:
-        return connection.execute(query).fetchall()
-    except duckdb.CatalogException:
-        return None
 
 
 def _print(found: list[Contents]) -> None:

@@ -22,7 +22,7 @@ from loreline.errors import LorelineError
 if TYPE_CHECKING:
     from loreline.replay.contexts import Contexts
     from loreline.replay.journal import Journal
-    from loreline.replay.plan import Price, Trajectory
+    from loreline.replay.plan import Estimator, Trajectory
     from loreline.replay.rebuild import Rebuild
     from loreline.replay.run import Endpoint, Outcome
     from loreline.replay.sets import ReplaySet
@@ -131,10 +131,10 @@ def replay(
         )
     cost = None if budget is None else Decimal(str(budget))
     limits = Limits(token_budget, cost, concurrency, retries, timeout)
-    prices = _prices(settings)
+    estimator = _estimator(settings)
     with _stores(settings, to_call=not plan and not dry_run) as (contexts, journal):
         trajectories = _trajectories(contexts, chosen)
-        planned = _planned(journal, trajectories, prices)
+        planned = _planned(journal, trajectories, estimator)
         if plan or dry_run:
             _print_plan(planned, rebuilds if plan else None, as_json=as_json)
         _check_budget(planned, limits)
@@ -142,7 +142,9 @@ def replay(
             return
         endpoint = _endpoint(settings)
         try:
-            outcome = _run(contexts, journal, endpoint, limits, trajectories, prices, len(planned))
+            outcome = _run(
+                contexts, journal, endpoint, limits, trajectories, estimator, len(planned)
+            )
         finally:
             # Also what was answered before a failure or Ctrl-C, and before an earlier kill.
             landed = _land(settings, journal)
@@ -188,20 +190,16 @@ def _stores(settings: Settings, *, to_call: bool) -> Iterator[tuple[Contexts, Jo
             yield contexts, journal
 
 
-def _prices(settings: Settings) -> dict[str, Price]:
-    """The seed `model_prices`; none where it was not built."""
-    import duckdb
+def _estimator(settings: Settings) -> Estimator:
+    """With the prices of the seed `model_prices`; with none where it was not built."""
+    from loreline.lake.duck import connect, rows_if_built
+    from loreline.replay.plan import Estimator, Price
 
-    from loreline.lake.duck import connect
-    from loreline.replay.plan import Price
-
-    query = f"select model, input_price, output_price from lake.{settings.prefix}seeds.model_prices"  # noqa: S608 - the name is our own
+    table = f"lake.{settings.prefix}seeds.model_prices"
     with connect(settings.as_reader()) as lake:
-        try:
-            rows = lake.execute(query).fetchall()
-        except duckdb.CatalogException:
-            return {}
-    return {model: Price(Decimal(str(read)), Decimal(str(write))) for model, read, write in rows}
+        rows = rows_if_built(lake, f"select model, input_price, output_price from {table}")  # noqa: S608 - the name is our own
+    prices = {m: Price(Decimal(str(read)), Decimal(str(write))) for m, read, write in rows or []}
+    return Estimator(prices)
 
 
 def _trajectories(contexts: Contexts, chosen: ReplaySet) -> list[Trajectory]:
@@ -219,12 +217,9 @@ def _trajectories(contexts: Contexts, chosen: ReplaySet) -> list[Trajectory]:
 
 
 def _planned(
-    journal: Journal, trajectories: Sequence[Trajectory], prices: dict[str, Price]
+    journal: Journal, trajectories: Sequence[Trajectory], estimator: Estimator
 ) -> list[PlannedCall]:
-    from loreline.replay.plan import Estimator
-
     states = journal.statuses([trajectory.replay_run_id for trajectory in trajectories])
-    estimator = Estimator(prices)
     calls = {}
     for trajectory in trajectories:
         for step in trajectory.first.all():
@@ -298,14 +293,13 @@ def _run(
     endpoint: Endpoint,
     limits: Any,
     trajectories: Sequence[Trajectory],
-    prices: dict[str, Price],
+    estimator: Estimator,
     calls: int,
 ) -> Outcome:
-    from loreline.replay.plan import Estimator
     from loreline.replay.run import Replay
 
     with _progress(calls) as progress:
-        replays = Replay(contexts, journal, Estimator(prices), endpoint, limits, progress)
+        replays = Replay(contexts, journal, estimator, endpoint, limits, progress)
         return replays.run(trajectories)
 
 

@@ -45,16 +45,11 @@ def new(
 
 
 def _themes(settings: Settings) -> list[str]:
-    import duckdb
+    from loreline.lake.duck import connect, rows_if_built
 
-    from loreline.lake.duck import connect
-
+    table = f"lake.{settings.prefix}seeds.seed_themes"
     with connect(settings.as_reader()) as lake:
-        try:
-            rows = lake.execute(
-                f"select theme_id from lake.{settings.prefix}seeds.seed_themes"  # noqa: S608 - the name is our own
-                " where is_active order by theme_id"
-            ).fetchall()
-        except duckdb.CatalogException as error:
-            raise LorelineError("no theme was built yet", "run `loreline build`") from error
+        rows = rows_if_built(lake, f"select theme_id from {table} where is_active order by 1")  # noqa: S608 - the name is our own
+    if rows is None:
+        raise LorelineError("no theme was built yet", "run `loreline build`")
     return [theme_id for (theme_id,) in rows]

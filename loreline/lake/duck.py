@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 from pathlib import Path
+from typing import Any
 
 import duckdb
 
@@ -102,6 +103,14 @@ def connect(settings: Settings, *, read_only: bool = True) -> duckdb.DuckDBPyCon
     connection = duckdb.connect(config=connection_config(settings))
     prepare(connection, settings, read_only=read_only)
     return connection
+
+
+def rows_if_built(connection: duckdb.DuckDBPyConnection, query: str) -> list[Any] | None:
+    """What a query gives; None where a table that it reads was not built."""
+    try:
+        return connection.execute(query).fetchall()
+    except duckdb.CatalogException:
+        return None
 
 
 def connection_config(settings: Settings) -> dict[str, str]:
