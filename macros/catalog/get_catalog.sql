@@ -49,7 +49,7 @@
 {# Names of the tables of a schema of `lake` or `pg`. #}
 {% macro stored_tables(database, schema) %}
   {# The first statement makes the connection, and with it the plugin. #}
-  {% do run_query("select 1") %}
+  {% do adapter.execute("select 1") %}
   {% set request = {"step": "list_tables", "database": database, "schema": schema} %}
   {% do adapter.store_relation("lake", none, [], "", "", request) %}
   {% do return(request["tables"]) %}
