@@ -15,7 +15,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -43,8 +43,7 @@ def canonical_json(value: Json) -> bytes:
     return orjson.dumps(_plain(value), option=orjson.OPT_SORT_KEYS)
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+class Message(NamedTuple):
     """A canonical message.
 
     Attributes:
@@ -66,49 +65,57 @@ class Message:
     answered_id: str | None
 
 
+class Step(NamedTuple):
+    """A message of a history.
+
+    Attributes:
+        end: the hash of the history up to and with it.
+        digest: the message's hash.
+        message: the message.
+        call: for a tool's result, which call of the assistant's message it answers, from 0.
+    """
+
+    end: str
+    digest: str
+    message: Message
+    call: int | None
+
+
 @dataclass(slots=True)
 class History:
     """The canonical messages of a request.
 
     Attributes:
-        messages: those that are not the system's, results of parallel calls in the calls' order.
-        hashes: their hashes.
-        calls: for a tool's result, which call of the assistant's message it answers, from 0.
-        chain: the hash of the history up to and with each message.
+        steps: those that are not the system's, results of parallel calls in the calls' order.
         system: the system's messages, each with its position among all messages, from 0.
+        known: how many of the steps are those of a history that was read before.
     """
 
-    messages: list[Message] = field(default_factory=list)
-    hashes: list[str] = field(default_factory=list)
-    calls: list[int | None] = field(default_factory=list)
-    chain: list[str] = field(default_factory=list)
+    steps: list[Step] = field(default_factory=list)
     system: list[tuple[int, Message]] = field(default_factory=list)
+    known: int = 0
 
     @property
     def end(self) -> str:
         """The hash of the whole history."""
-        return self.chain[-1] if self.chain else EMPTY
+        return self.steps[-1].end if self.steps else EMPTY
 
     def add(self, message: Message, call: int | None, digest: str) -> None:
         """Add a message at the end."""
-        self.chain.append(chained(self.end, digest))
-        self.messages.append(message)
-        self.calls.append(call)
-        self.hashes.append(digest)
+        self.steps.append(Step(chained(self.end, digest), digest, message, call))
 
     def add_results(self, results: Sequence[tuple[int, int, Message]]) -> None:
         """Add tools' results, given with call and position, in the calls' order."""
         for call, _, result in sorted(results, key=lambda item: item[:2]):
             self.add(result, call, answer_hash(result, call))
 
-    def copy(self) -> History:
-        """One that can be added to."""
-        lists = (self.messages, self.hashes, self.calls, self.chain, self.system)
-        return History(*(list(values) for values in lists))
+    def continued(self) -> History:
+        """One that begins with the same messages, to which others are added."""
+        return History(self.steps.copy(), self.system.copy(), len(self.steps))
 
     def before(self, index: int) -> str:
         """The hash of the history before a message."""
-        return self.chain[index - 1] if index else EMPTY
+        return self.steps[index - 1].end if index else EMPTY
 
 
 class Messages:
@@ -135,7 +142,7 @@ class Messages:
         known = None
         if start > 0 and _is_answer(messages[start]):
             known = self._histories.get(orjson.dumps(messages[:start]))
-        found = known.copy() if known else History()
+        found = known.continued() if known else History()
         self._add(found, messages, start if known else 0)
         if 5 * len(self._histories) >= self._limit:
             self._histories.clear()
@@ -163,7 +170,13 @@ class Messages:
                 calls = {}
                 for number, call_id in enumerate(message.call_ids):
                     calls.setdefault(call_id, []).append(number)
-        found.add_results(results)
+        if results:
+            found.add_results(results)
+
+    def forget(self) -> None:
+        """Remember nothing of what was read."""
+        self._known.clear()
+        self._histories.clear()
 
     def message(self, given: Json) -> Message:
         """One canonical message, given as a request or a response holds it.
@@ -250,12 +263,13 @@ def _is_reasoning(part: Json) -> bool:
 
 
 def _tool_calls(given: Mapping[str, Json]) -> tuple[str | None, tuple[str, ...]]:
-    calls = given.get("tool_calls") or []
-    if not isinstance(calls, list):
-        raise ValueError("tool_calls is no list")
+    calls = given.get("tool_calls")
     legacy = given.get("function_call")
-    if isinstance(legacy, dict):
-        calls = [*calls, {"function": legacy}]
+    if not calls and not legacy:
+        return None, ()
+    if calls and not isinstance(calls, list):
+        raise ValueError("tool_calls is no list")
+    calls = [*(calls or ()), *([{"function": legacy}] if isinstance(legacy, dict) else ())]
     if not calls:
         return None, ()
     canonical, ids = [], []

@@ -26,6 +26,7 @@ from loreline.conversations.canonical import (
     Json,
     Message,
     Messages,
+    Step,
     canonical_json,
     chained,
     merged,
@@ -158,6 +159,9 @@ class RequestReader:
             event = parsed(payload)
             return (*names, *self._read(event, event_key))
         except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
+            # What this event would have said first is said by no row.
+            self._messages.forget()
+            self._said.clear()
             problem = str(error) or type(error).__name__
             rest = (() if pa.types.is_list(f.type) else None for f in list(SCHEMA)[5:])
             return (*names, None, None, problem, *rest)
@@ -187,7 +191,7 @@ class RequestReader:
         duration = _number(data.get("duration_ms"))
         started_at, ended_at = _span(_time(data.get("started_at")), event_at, duration)
         replay = data.get("is_replay")
-        first_user = next((m.digest for m in history.messages if m.role == "user"), None)
+        first_user = next((s.message.digest for s in history.steps if s.message.role == "user"), None)
         return iter(
             (
                 _text(event.get("id")),
@@ -243,14 +247,14 @@ class RequestReader:
         said = choice["message"]
         response = self._messages.message({**said, "role": said.get("role") or "assistant"})
         end = chained(history.end, response.digest)
-        posts, pairs = [end], [_pair(history, len(history.messages), response)]
+        posts, pairs = [end], [_pair(history, len(history.steps), response)]
         if prefill:
             whole = merged(prefill, response)
-            last = len(history.messages) - 1
+            last = len(history.steps) - 1
             posts.append(chained(history.before(last), whole.digest))
             pairs.append(_pair(history, last, whole))
         if self._is_new(end):
-            snapshots.append((end, history.end, response.digest, len(history.messages) + 1))
+            snapshots.append((end, history.end, response.digest, len(history.steps) + 1))
             if self._is_new(response.digest):
                 messages.append(_row(response, None, response.digest))
         return (
@@ -267,14 +271,12 @@ class RequestReader:
         """Snapshots and messages of a history that were not said yet."""
         snapshots: list[Any] = []
         messages: list[Any] = []
-        before = EMPTY
-        parts = zip(history.chain, history.hashes, history.messages, history.calls, strict=True)
-        for depth, (end, digest, message, call) in enumerate(parts, start=1):
+        for index in range(history.known, len(history.steps)):
+            end, digest, message, call = history.steps[index]
             if self._is_new(end):
-                snapshots.append((end, before, digest, depth))
+                snapshots.append((end, history.before(index), digest, index + 1))
                 if self._is_new(digest):
                     messages.append(_row(message, call, digest))
-            before = end
         return snapshots, messages
 
     def _is_new(self, digest: str) -> bool:
@@ -312,24 +314,24 @@ def _places(history: History) -> tuple[list[str], list[str], Message | None]:
         The chain up to the last assistant's message and, where the request ends in a prefill, up to
         the one before it; the pairs of these messages with the one before each; the prefill.
     """
-    messages = history.messages
-    last = _last_assistant(messages, len(messages))
+    steps = history.steps
+    last = _last_assistant(steps, len(steps))
     if last is None:
         return [], [], None
     ends = [last]
-    prefill = messages[last] if last == len(messages) - 1 else None
+    prefill = steps[last].message if last == len(steps) - 1 else None
     if prefill:
         before = last
-        while before and messages[before - 1].role == "assistant":
+        while before and steps[before - 1].message.role == "assistant":
             before -= 1
-        answered = _last_assistant(messages, before)
+        answered = _last_assistant(steps, before)
         ends += [] if answered is None else [answered]
-    pairs = (_pair(history, end, messages[end]) for end in ends)
-    return [history.chain[end] for end in ends], [pair for pair in pairs if pair], prefill
+    pairs = (_pair(history, end, steps[end].message) for end in ends)
+    return [steps[end].end for end in ends], [pair for pair in pairs if pair], prefill
 
 
-def _last_assistant(messages: list[Message], end: int) -> int | None:
-    return next((n for n in range(end - 1, -1, -1) if messages[n].role == "assistant"), None)
+def _last_assistant(steps: list[Step], end: int) -> int | None:
+    return next((n for n in range(end - 1, -1, -1) if steps[n].message.role == "assistant"), None)
 
 
 def _pair(history: History, index: int, answer: Message) -> str | None:
@@ -339,7 +341,8 @@ def _pair(history: History, index: int, answer: Message) -> str | None:
     """
     if not index:
         return None
-    return short_hash(f"{history.messages[index - 1].digest}>{answer.digest}".encode())
+    before = history.steps[index - 1].message
+    return short_hash(f"{before.digest}>{answer.digest}".encode())
 
 
 def _system(system: tuple[tuple[int, Message], ...]) -> tuple[str, str | None]:

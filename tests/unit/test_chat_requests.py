@@ -17,6 +17,11 @@ def digest(message):
     return Messages().message(message).digest
 
 
+def ends(history):
+    """The hash of a history up to each of its messages."""
+    return [step.end for step in history.steps]
+
+
 def read(*events, reader=None):
     """Rows of events, as dictionaries."""
     named = [(f"r{n}", f"k{n}", json.dumps(event)) for n, event in enumerate(events)]
@@ -75,14 +80,14 @@ def test_results_of_parallel_calls_are_ordered_by_call():
     again = assistant(None, tool_calls=[call("x", "f"), call("y", "g")])
     one = Messages().history([asked, tool("a", "1"), tool("b", "2")])
     other = Messages().history([again, tool("y", "2"), tool("x", "1")])
-    assert one.chain == other.chain
+    assert ends(one) == ends(other)
     swapped = Messages().history([asked, tool("a", "2"), tool("b", "1")])
     assert swapped.end != one.end
 
 
 def test_the_system_is_no_part_of_the_history_and_keeps_its_positions():
     one = Messages().history([system("today"), user("a"), system("mind"), assistant("b")])
-    assert one.chain == Messages().history([user("a"), assistant("b")]).chain
+    assert ends(one) == ends(Messages().history([user("a"), assistant("b")]))
     assert [(position, m.content) for position, m in one.system] == [(0, "today"), (2, "mind")]
 
 
@@ -97,7 +102,18 @@ def test_what_was_read_before_changes_no_hash(between):
     whole = [*first, between, tool("a", "1")]
     reader = Messages()
     reader.history(first)
-    assert reader.history(whole).chain == Messages().history(whole).chain
+    assert ends(reader.history(whole)) == ends(Messages().history(whole))
+
+
+@pytest.mark.parametrize("fault", [{"finish_reason": "stop"}, "text"])
+def test_what_an_unreadable_event_would_have_said_first_is_said_by_the_next(fault):
+    bad = chat("1", [user("q"), assistant("a"), user("r")], assistant("b"))
+    bad["data"]["response"]["choices"] = [fault]
+    good = chat("2", [user("q"), assistant("a"), user("r"), assistant("b"), user("s")], at=1)
+    refused, kept = read(bad, good)
+    assert refused["problem"] == "a choice without a message"
+    assert [m["content"] for m in kept["new_messages"]] == ["q", "a", "r", "b", "s"]
+    assert len(kept["new_snapshots"]) == 5
 
 
 def test_a_message_without_a_role_is_the_assistants_in_an_answer_only():
@@ -115,10 +131,11 @@ histories = st.lists(st.builds(user, texts) | st.builds(assistant, texts), max_s
 def test_a_history_is_a_chain(first, more):
     """Every beginning of a history has a hash of its own, which does not depend on what follows."""
     short, long = Messages().history(first), Messages().history(first + more)
-    assert long.chain[: len(first)] == short.chain
-    assert long.end == EMPTY if not first + more else len(set(long.chain)) == len(long.chain)
+    chain = ends(long)
+    assert chain[: len(first)] == ends(short)
+    assert long.end == EMPTY if not first + more else len(set(chain)) == len(chain)
     if more:
-        assert chained(long.before(len(long.chain) - 1), long.hashes[-1]) == long.end
+        assert chained(long.before(len(chain) - 1), long.steps[-1].digest) == long.end
 
 
 json_values = st.recursive(

@@ -46,13 +46,11 @@ def rows_of(messages):
     names = ("role", "content", "name", "tool_calls")
     rows = [
         {
-            **{name: getattr(message, name) for name in names},
-            "tool_call_id": None if answered is None else str(answered),
-            "message_hash": digest,
+            **{name: getattr(step.message, name) for name in names},
+            "tool_call_id": None if step.call is None else str(step.call),
+            "message_hash": step.digest,
         }
-        for message, answered, digest in zip(
-            history.messages, history.calls, history.hashes, strict=True
-        )
+        for step in history.steps
     ]
     texts = [{"position": n, "content": m.content, "name": m.name} for n, m in history.system]
     return rows, texts
@@ -82,8 +80,10 @@ def test_a_request_made_of_canonical_messages_has_the_hash_of_the_recorded_one(m
 def history_of(messages):
     """Rows of a history with what they are chained to."""
     rows, _ = rows_of(messages)
-    chain = Messages().history(messages).chain
-    return [{**row, "context_snapshot_id": end} for row, end in zip(rows, chain, strict=True)]
+    steps = Messages().history(messages).steps
+    return [
+        {**row, "context_snapshot_id": step.end} for row, step in zip(rows, steps, strict=True)
+    ]
 
 
 CALLS = [assistant(None, tool_calls=[call("1", "f")]), tool("1", "r")]
