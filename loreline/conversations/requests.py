@@ -103,6 +103,7 @@ SCHEMA = pa.schema(
         ("prefix_hashes", pa.list_(pa.string())),
         ("pair_hashes", pa.list_(pa.string())),
         ("first_user_hash", pa.string()),
+        ("prompt_hash", pa.string()),
         ("request_hash", pa.string()),
         ("system_hash", pa.string()),
         ("tools_hash", pa.string()),
@@ -191,7 +192,10 @@ class RequestReader:
         duration = _number(data.get("duration_ms"))
         started_at, ended_at = _span(_time(data.get("started_at")), event_at, duration)
         replay = data.get("is_replay")
-        first_user = next((s.message.digest for s in history.steps if s.message.role == "user"), None)
+        from_users = (step.digest for step in history.steps if step.message.role == "user")
+        first_user = next(from_users, None)
+        last = history.steps[-1] if history.steps else None
+        prompt = last.digest if last and last.message.role == "user" else None
         return iter(
             (
                 _text(event.get("id")),
@@ -223,6 +227,7 @@ class RequestReader:
                 prefixes,
                 pairs,
                 first_user,
+                prompt,
                 short_hash(f"{history.end}:{system_hash}:{tools_hash}".encode()),
                 system_hash,
                 tools_hash,

@@ -90,10 +90,10 @@ def list_tables(catalog: Catalog, namespace: str) -> list[str]:
         return []
 
 
-def ensure_table(
+def create_table(
     catalog: Catalog, name: str, schema: pa.Schema, partition_by: tuple[str, ...] = ()
 ) -> Table:
-    """Load a table, creating it, or adding the columns that it lacks.
+    """Create a table; where one is there already, add the columns that it lacks.
 
     Args:
         catalog: where the table lives.
@@ -101,19 +101,17 @@ def ensure_table(
         schema: Arrow schema, which the table is created with; columns are nullable.
         partition_by: Iceberg transforms, as `source` or `month(started_at)`.
     """
-    table = find_table(catalog, name)
-    if table is None:
-        catalog.create_namespace_if_not_exists(name.rsplit(".", 1)[0])
-        columns = _columns(schema)
-        spec = PartitionSpec(
-            *(
-                PartitionField(columns.find_field(source).field_id, 1000 + i, transform, partition)
-                for i, (source, transform, partition) in enumerate(map(_partition, partition_by))
-            )
+    catalog.create_namespace_if_not_exists(name.rsplit(".", 1)[0])
+    columns = _columns(schema)
+    spec = PartitionSpec(
+        *(
+            PartitionField(columns.find_field(source).field_id, 1000 + i, transform, partition)
+            for i, (source, transform, partition) in enumerate(map(_partition, partition_by))
         )
-        table = catalog.create_table_if_not_exists(
-            name, columns, partition_spec=spec, properties=TABLE_PROPERTIES
-        )
+    )
+    table = catalog.create_table_if_not_exists(
+        name, columns, partition_spec=spec, properties=TABLE_PROPERTIES
+    )
     add_columns(table, schema)
     return table
 

@@ -27,7 +27,13 @@ from psycopg.sql import SQL, Identifier
 from pyiceberg.table import Table
 from pyiceberg.table.snapshots import Operation, Snapshot
 
-from loreline.lake.catalog import ensure_table, find_table, load_catalog, replace_layout
+from loreline.lake.catalog import (
+    add_columns,
+    create_table,
+    find_table,
+    load_catalog,
+    replace_layout,
+)
 from loreline.lake.snapshots import Changes, ReplaceFiles, write_files
 from loreline.postgres import connect
 from loreline.settings import Settings
@@ -84,7 +90,8 @@ class LockedTable:
         connection: the autocommitting connection that holds the lock.
 
     Attributes:
-        stored: the table as it was when the lock was taken; None where there was none.
+        stored: the table; None where there is none. No one else changes it while the lock is held:
+            it is loaded once, and again after a write of DuckDB's.
     """
 
     def __init__(self, settings: Settings, name: str, connection: psycopg.Connection) -> None:
@@ -113,15 +120,13 @@ class LockedTable:
 
     def last_job_is(self, job_id: str) -> bool:
         """Whether a snapshot of this table came from the given job."""
-        table = find_table(self.catalog, self.name)
-        return table is not None and any(
-            _property(snapshot, "job-id") == job_id for snapshot in table.snapshots()
+        return self.stored is not None and any(
+            _property(snapshot, "job-id") == job_id for snapshot in self.stored.snapshots()
         )
 
     def content_digest(self) -> str | None:
         """The digest that the last overwrite stored, if the current snapshot is that overwrite."""
-        table = find_table(self.catalog, self.name)
-        snapshot = table.current_snapshot() if table else None
+        snapshot = self.stored.current_snapshot() if self.stored else None
         return _property(snapshot, "content-digest") if snapshot else None
 
     def append(
@@ -159,7 +164,7 @@ class LockedTable:
         table: Table | None = None,
     ) -> Commit:
         """Record the snapshots made since the last recorded one as this writer's."""
-        table = table or find_table(self.catalog, self.name)
+        table = self.stored = table or find_table(self.catalog, self.name)
         assert table is not None
         snapshots = self._unrecorded(table)
         with self.connection.transaction():
@@ -204,10 +209,12 @@ class LockedTable:
             return None
         number = self.next_batch()
         stamped = _Stamped(rows.schema, number, writer.code_version)
-        table = find_table(self.catalog, self.name) if overwrite else None
-        replaces = table is not None and table.current_snapshot() is not None
-        if table is None or not replaces:
-            table = ensure_table(self.catalog, self.name, stamped.schema, partition_by)
+        table = self.stored
+        replaces = overwrite and table is not None and table.current_snapshot() is not None
+        if table is None:
+            table = create_table(self.catalog, self.name, stamped.schema, partition_by)
+        elif not replaces:
+            add_columns(table, stamped.schema)
         summary = {
             "loreline.operation": "overwrite" if overwrite else "append",
             "loreline.batch": str(number),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-from loreline.lake.catalog import ensure_table, find_table, load_catalog
+from loreline.lake.catalog import create_table, find_table, load_catalog
 from loreline.lake.commits import BOOKKEEPING
 from loreline.settings import Settings
 
@@ -35,4 +35,4 @@ def ensure_raw_tables(settings: Settings, names: list[str]) -> None:
     schema = pa.unify_schemas([RAW_SCHEMA, pa.schema({"_dlt_load_id": pa.string()}), BOOKKEEPING])
     for name in names:
         if find_table(catalog, name) is None:
-            ensure_table(catalog, name, schema)
+            create_table(catalog, name, schema)

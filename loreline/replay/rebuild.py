@@ -50,11 +50,11 @@ group by what
 order by what
 """
 
-# The first model behind staging in which each kind of event may change a row, by how it begins.
+# The first model in which each kind of event may change a row, by how it begins; else the requests.
 _STARTS = {
     "known attempts": "execution_run_records",
     "llm.tool.": "execution_run_records",
-    "taskification.": "conversation_branch_nodes",
+    "taskification.": "stg_gateway__tasks",
     "flow.": "flow_nodes",
 }
 

@@ -35,6 +35,7 @@
         requests.request_hash,
         requests.context_snapshot_id,
         requests.first_user_hash,
+        requests.prompt_hash,
         requests.prefix_hashes,
         requests.pair_hashes,
         choice.element.response_snapshot_id as response_snapshot_id,

@@ -4,7 +4,7 @@
    time, and each is given the one before it: no two are ever compared. For an original that is the
    original before it, so that replays change nothing about originals.
 
-   `siblings` is a relation (branch_node_id, sibling_group, time_index, is_replay) with the columns of
+   `siblings` is a relation (node, sibling_group, time_index, is_replay) with the columns of
    `classes`; `sizes` says how many classes may differ. #}
 {% macro nearest_siblings(siblings, classes, sizes) -%}
   {%- set sets = [] -%}
@@ -27,7 +27,7 @@
     {{ "union all" if not loop.first }}
 
     select
-        branch_node_id,
+        node,
         {{ (classes | length) - (kept | length) }} as differences,
         case
             when is_replay then max(time_index) {{ agreeing }}

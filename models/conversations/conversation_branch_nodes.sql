@@ -331,12 +331,18 @@ final_pointers as (
 
 {{ roots_by_doubling("settled", "final_pointers", var("forest_doublings") | int(16)) }},
 
+-- Places are worked out without what a node says: sorting carries every column along.
 placed as (
 
     select
-        nodes.*,
+        nodes.node,
+        nodes.is_replay,
+        nodes.started_at,
+        nodes.turn_id,
+        nodes.choice_index,
+        nodes.own_group,
         parents.up,
-        parents.match as final_match,
+        parents.match,
         case
             when first_repair.node is not null then settled.distance
             else followed.distance
@@ -360,10 +366,18 @@ placed as (
 grouped as (
 
     select
-        placed.*,
+        placed.node,
+        placed.is_replay,
+        placed.started_at,
+        placed.turn_id,
+        placed.choice_index,
+        placed.up,
+        placed.match,
+        placed.depth,
+        placed.unfinished,
         roots.own_group as tree_group,
         roots.branch_node_id as root_node_id,
-        above.branch_node_id as final_parent_id,
+        above.branch_node_id as parent_node_id,
         coalesce(above.branch_node_id, placed.own_group) as sibling_group
     from placed
     inner join nodes as roots on placed.top = roots.node
@@ -374,7 +388,19 @@ grouped as (
 indexed as (
 
     select
-        *,
+        node,
+        is_replay,
+        started_at,
+        turn_id,
+        choice_index,
+        up,
+        match,
+        depth,
+        unfinished,
+        tree_group,
+        root_node_id,
+        parent_node_id,
+        sibling_group,
         row_number() over (
             partition by sibling_group
             order by
@@ -382,16 +408,8 @@ indexed as (
                 started_at nulls last,
                 turn_id nulls last,
                 choice_index nulls last,
-                branch_node_id nulls last
+                node nulls last
         ) - 1 as sibling_index,
-        row_number() over (
-            partition by sibling_group
-            order by
-                started_at nulls last,
-                turn_id nulls last,
-                choice_index nulls last,
-                branch_node_id nulls last
-        ) as time_index,
         count(*) over (partition by sibling_group) as sibling_count
     from grouped
 
@@ -401,29 +419,40 @@ indexed as (
 roots as (
 
     select
-        branch_node_id,
+        indexed.node,
         row_number() over (
-            partition by sibling_group, context_snapshot_id order by sibling_index nulls last
+            partition by indexed.sibling_group, nodes.context_snapshot_id
+            order by indexed.sibling_index nulls last
         ) = 1
         and row_number() over (
-            partition by sibling_group, system_hash, tools_hash order by sibling_index nulls last
+            partition by indexed.sibling_group, nodes.system_hash, nodes.tools_hash
+            order by indexed.sibling_index nulls last
         ) = 1 as is_another
     from indexed
-    where up is null
+    inner join nodes on indexed.node = nodes.node
+    where indexed.up is null and indexed.sibling_count > 1
 
 ),
 
 siblings as (
 
     select
-        branch_node_id,
-        sibling_group,
-        sibling_index,
-        time_index,
-        is_replay,
-        {{ classes | join(",\n        ") }}
+        indexed.node,
+        indexed.sibling_group,
+        indexed.sibling_index,
+        indexed.is_replay,
+        row_number() over (
+            partition by indexed.sibling_group
+            order by
+                indexed.started_at nulls last,
+                indexed.turn_id nulls last,
+                indexed.choice_index nulls last,
+                indexed.node nulls last
+        ) as time_index,
+        nodes.{{ classes | join(",\n        nodes.") }}
     from indexed
-    where sibling_count > 1
+    inner join nodes on indexed.node = nodes.node
+    where indexed.sibling_count > 1
 
 ),
 
@@ -438,7 +467,7 @@ unlike_groups as (
 
     select siblings.sibling_group
     from siblings
-    inner join equal on siblings.branch_node_id = equal.branch_node_id
+    inner join equal on siblings.node = equal.node
     where equal.nearest_index is null and siblings.sibling_index > 0
     group by siblings.sibling_group
 
@@ -461,10 +490,10 @@ alike as (
 alike_found as (
 
     select
-        branch_node_id,
+        node,
         max(nearest_index) as nearest_index
     from alike
-    group by branch_node_id
+    group by node
 
 ),
 
@@ -472,7 +501,7 @@ different_groups as (
 
     select unlike.sibling_group
     from unlike
-    inner join alike_found on unlike.branch_node_id = alike_found.branch_node_id
+    inner join alike_found on unlike.node = alike_found.node
     where alike_found.nearest_index is null and unlike.sibling_index > 0
     group by unlike.sibling_group
 
@@ -502,7 +531,7 @@ found as (
     union all
     -- A replay that seems older than every original is compared with the first of them.
     select
-        siblings.branch_node_id,
+        siblings.node,
         {{ (classes | length) + 1 }} as differences,
         firsts.time_index as nearest_index
     from siblings
@@ -516,10 +545,10 @@ found as (
 ranked as (
 
     select
-        branch_node_id,
+        node,
         nearest_index,
         row_number() over (
-            partition by branch_node_id
+            partition by node
             order by differences asc nulls last, nearest_index desc nulls last
         ) as preference
     from found
@@ -530,10 +559,10 @@ ranked as (
 compared as (
 
     select
-        siblings.branch_node_id,
-        nearest.branch_node_id as nearest_id
+        siblings.node,
+        nearest.node as nearest_node
     from ranked
-    inner join siblings on ranked.branch_node_id = siblings.branch_node_id
+    inner join siblings on ranked.node = siblings.node
     inner join siblings as nearest
         on siblings.sibling_group = nearest.sibling_group
         and ranked.nearest_index = nearest.time_index
@@ -544,27 +573,36 @@ compared as (
 described as (
 
     select
-        indexed.*,
-        compared.nearest_id as variant_of_node_id,
-        nearest.turn_key = indexed.turn_key as is_same_turn,
+        nodes.*,
+        indexed.up,
+        indexed.depth,
+        indexed.unfinished,
+        indexed.match as final_match,
+        indexed.tree_group,
+        indexed.root_node_id,
+        indexed.parent_node_id as final_parent_id,
+        indexed.sibling_index,
+        nearest.branch_node_id as variant_of_node_id,
+        nearest.turn_key = nodes.turn_key as is_same_turn,
         coalesce(roots.is_another, false) and indexed.sibling_index > 0 as is_another_root,
-        {{ differs("indexed.context_snapshot_id", "nearest.context_snapshot_id") }} as other_user,
-        {{ differs("indexed.system_hash", "nearest.system_hash") }} as other_system,
-        {{ differs("indexed.tools_hash", "nearest.tools_hash") }} as other_tools,
-        {{ differs("indexed.plan", "nearest.plan") }} as other_plan,
-        {{ differs("indexed.model", "nearest.model") }} as other_model,
-        {{ differs("indexed.sampling_hash", "nearest.sampling_hash") }} as other_sampling,
-        {{ differs("indexed.parameters", "nearest.parameters") }} as other_parameters,
+        {{ differs("nodes.context_snapshot_id", "nearest.context_snapshot_id") }} as other_user,
+        {{ differs("nodes.system_hash", "nearest.system_hash") }} as other_system,
+        {{ differs("nodes.tools_hash", "nearest.tools_hash") }} as other_tools,
+        {{ differs("nodes.plan", "nearest.plan") }} as other_plan,
+        {{ differs("nodes.model", "nearest.model") }} as other_model,
+        {{ differs("nodes.sampling_hash", "nearest.sampling_hash") }} as other_sampling,
+        {{ differs("nodes.parameters", "nearest.parameters") }} as other_parameters,
         nearest.context_snapshot_id as nearest_user,
         nearest.system_hash as nearest_system,
         nearest.tools_hash as nearest_tools,
         nearest.plan as nearest_plan,
         nearest.model as nearest_model,
         nearest.parameters as nearest_parameters
-    from indexed
-    left join compared on indexed.branch_node_id = compared.branch_node_id
-    left join nodes as nearest on compared.nearest_id = nearest.branch_node_id
-    left join roots on indexed.branch_node_id = roots.branch_node_id
+    from nodes
+    inner join indexed on nodes.node = indexed.node
+    left join compared on nodes.node = compared.node
+    left join nodes as nearest on compared.nearest_node = nearest.node
+    left join roots on nodes.node = roots.node
 
 ),
 
@@ -614,16 +652,18 @@ named as (
 group_names as (
 
     select
-        tree_group,
+        indexed.tree_group,
         coalesce(
-            {{ arg_min("session_id", "case when session_id is not null then " ~
-                "cast(started_at as string) || ' ' || branch_node_id end") }},
+            {{ arg_min("nodes.session_id", "case when nodes.session_id is not null then " ~
+                "cast(nodes.started_at as string) || ' ' || nodes.branch_node_id end") }},
             'unnamed:' || {{ arg_min(
-                "branch_node_id", "case when up is null and sibling_index = 0 then 1 end"
+                "nodes.branch_node_id",
+                "case when indexed.up is null and indexed.sibling_index = 0 then 1 end"
             ) }}
         ) as session_id
     from indexed
-    group by tree_group
+    inner join nodes on indexed.node = nodes.node
+    group by indexed.tree_group
 
 ),
 

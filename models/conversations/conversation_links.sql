@@ -13,8 +13,8 @@
     "branch_node_id", "turn_key", "turn_id", "choice_index", "tenant", "session_id", "theme_id",
     "is_replay", "replay_run_id", "parent_turn_id", "context_anchor_turn_id", "branch_kind",
     "variant_config", "model", "parameters", "sampling_hash", "system_hash", "tools_hash",
-    "request_hash", "context_snapshot_id", "first_user_hash", "prefix_hashes", "pair_hashes",
-    "response_snapshot_id", "post_hashes", "response_pairs", "status", "started_at",
+    "request_hash", "context_snapshot_id", "first_user_hash", "prompt_hash", "prefix_hashes",
+    "pair_hashes", "response_snapshot_id", "post_hashes", "response_pairs", "status", "started_at",
     "attempt_started_at", "ended_at", "prompt_tokens", "completion_tokens", "execution_id",
     "event_at", "event_key"
 ] %}

@@ -12,6 +12,11 @@
     "context_snapshot_id", "response_snapshot_id", "context_anchor_turn_id", "model", "is_replay",
     "started_at"
 ] %}
+{%- set response_columns = [
+    "branch_node_id", "branch_group_id", "execution_id", "tenant", "turn_id", "choice_index",
+    "request_hash", "context_snapshot_id", "response_snapshot_id", "model", "started_at",
+    "is_original"
+] %}
 
 with moved as (
 
@@ -64,6 +69,7 @@ placed as (
 
     select
         moved.*,
+        not moved.is_replay as is_original,
         {{ short_hash(
             "moved.tenant || chr(31) || coalesce(anchors.request_hash, moved.request_hash)"
         ) }} as branch_group_id
@@ -89,15 +95,15 @@ touched as (
 
 ),
 
+-- Keys first: a planner that expects many matches would read every column for few of them.
 others as (
 
-    select
-        known.branch_node_id,
-        known.branch_group_id
+    select known.branch_node_id
     from {{ this }} as known
     inner join touched on known.branch_group_id = touched.branch_group_id
     left join placed on known.branch_node_id = placed.branch_node_id
     where placed.branch_node_id is null
+    group by known.branch_node_id
 
 ),
 
@@ -105,17 +111,18 @@ others as (
 
 responses as (
 
-    select *
+    select
+        {{ response_columns | join(",\n        ") }}
     from placed
+    where response_snapshot_id is not null
 
     {% if is_incremental() %}
     union all
 
     select
-        links.{{ columns | join(",\n        links.") }},
-        others.branch_group_id
-    from {{ ref("conversation_links") }} as links
-    inner join others on links.branch_node_id = others.branch_node_id
+        known.{{ response_columns | join(",\n        known.") }}
+    from {{ this }} as known
+    inner join others on known.branch_node_id = others.branch_node_id
     {% endif %}
 
 ),
@@ -127,14 +134,13 @@ ranked as (
         row_number() over (
             partition by branch_group_id
             order by
-                is_replay nulls last,
-                started_at nulls last,
-                turn_id nulls last,
-                choice_index nulls last,
-                branch_node_id nulls last
+                is_original desc nulls last,
+                started_at asc nulls last,
+                turn_id asc nulls last,
+                choice_index asc nulls last,
+                branch_node_id asc nulls last
         ) - 1 as branch_index
     from responses
-    where response_snapshot_id is not null
 
 )
 
@@ -150,5 +156,6 @@ select
     context_snapshot_id,
     response_snapshot_id,
     model,
-    not is_replay as is_original
+    started_at,
+    is_original
 from ranked

@@ -7,7 +7,7 @@
     unique_key="taskification_id",
 ) }}
 
-{%- set node_columns = ["branch_node_id", "tenant", "turn_id", "context_snapshot_id"] %}
+{%- set node_columns = ["branch_node_id", "tenant", "turn_id", "prompt_hash"] %}
 
 with rules as (
 
@@ -33,16 +33,16 @@ wanted as (
 
     select
         {{ node_columns | join(",\n        ") }}
-    from {{ ref("conversation_branch_nodes") }}
+    from {{ ref("conversation_links") }}
     where
         choice_index = 0
-        and {{ newer_than_watermark(ref("conversation_branch_nodes")) }}
+        and {{ newer_than_watermark(ref("conversation_links")) }}
 
     union
 
     select
         nodes.{{ node_columns | join(",\n        nodes.") }}
-    from {{ ref("conversation_branch_nodes") }} as nodes
+    from {{ ref("conversation_links") }} as nodes
     inner join {{ ref("stg_gateway__tasks") }} as tasks
         on nodes.tenant = tasks.tenant
         and nodes.turn_id = tasks.turn_id
@@ -54,7 +54,7 @@ wanted as (
 
     select
         nodes.{{ node_columns | join(",\n        nodes.") }}
-    from {{ ref("conversation_branch_nodes") }} as nodes
+    from {{ ref("conversation_links") }} as nodes
     cross join changed_rules
     where nodes.choice_index = 0
 
@@ -89,18 +89,17 @@ told_nodes as (
 
 ),
 
--- The last message of each; an aggregate, so that few are looked up among all messages.
+-- Found by their hashes alone; then only the files of what was found are read for the texts.
 prompts as (
 
     select
         wanted.branch_node_id,
-        min(snapshots.message_hash) as message_hash
+        messages.message_hash,
+        messages._batch
     from wanted
-    inner join {{ ref("context_snapshots") }} as snapshots
-        on wanted.context_snapshot_id = snapshots.context_snapshot_id
+    inner join {{ ref("messages") }} as messages on wanted.prompt_hash = messages.message_hash
     left join told_nodes on wanted.branch_node_id = told_nodes.branch_node_id
     where told_nodes.branch_node_id is null
-    group by wanted.branch_node_id
 
 ),
 
@@ -112,9 +111,11 @@ asked as (
         rules.taskify_rule_version,
         regexp_extract_all(messages.content, rules.task_pattern, 1) as tasks
     from prompts
-    inner join {{ ref("messages") }} as messages on prompts.message_hash = messages.message_hash
+    inner join {{ ref("messages") }} as messages
+        on prompts.message_hash = messages.message_hash
+        and prompts._batch = messages._batch
     cross join rules
-    where messages.role = 'user' and messages.content is not null
+    where messages.content is not null
 
 ),
 
@@ -131,6 +132,19 @@ derived as (
     ) }}
 
 ),
+
+{% if is_incremental() %}
+
+known_nodes as (
+
+    select known.branch_node_id
+    from {{ this }} as known
+    inner join wanted on known.branch_node_id = wanted.branch_node_id
+    group by known.branch_node_id
+
+),
+
+{% endif %}
 
 results as (
 
@@ -190,7 +204,7 @@ select
     known.told_by,
     true as is_superseded
 from {{ this }} as known
-inner join wanted on known.branch_node_id = wanted.branch_node_id
+inner join known_nodes on known.branch_node_id = known_nodes.branch_node_id
 left join told_nodes on known.branch_node_id = told_nodes.branch_node_id
 left join rules on known.taskify_rule_version = rules.taskify_rule_version
 left join results

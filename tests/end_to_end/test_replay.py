@@ -460,7 +460,10 @@ def test_what_would_be_rebuilt(lakehouse, tmp_path):
     file = tmp_path / "events.jsonl"
     lakehouse.land("gateway", write_events(file, [known, tasks]))
     found = planned()
-    assert found.keys() == {"execution_run_records", "conversation_branch_nodes"}
+    assert found.keys() == {"execution_run_records", "stg_gateway__tasks"}
+    assert {"conversation_branch_nodes", "taskification_results"} <= set(
+        found["stg_gateway__tasks"]["models"]
+    )
     assert "known attempts" in found["execution_run_records"]["reason"]
     assert "messages" not in found["execution_run_records"]["models"]
     lakehouse.build(*BUILD)

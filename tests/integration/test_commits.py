@@ -328,9 +328,10 @@ def test_an_overwrite_keeps_the_history_and_lets_go_of_delete_files(
 ) -> None:
     with locked(settings, name) as table:
         table.append(numbers(1, 2, 3), WRITER)
-        with duck.connect(settings, read_only=False) as connection:
-            connection.execute(f"delete from lake.{name} where id = 2")
-        before = snapshot_ids(settings, name)[-1]
+    with duck.connect(settings, read_only=False) as connection:
+        connection.execute(f"delete from lake.{name} where id = 2")
+    before = snapshot_ids(settings, name)[-1]
+    with locked(settings, name) as table:
         table.overwrite(numbers(7), WRITER)
     with duck.connect(settings) as connection:
         query = f"select id from lake.{name} at (version => {before}) order by id"

@@ -81,9 +81,7 @@ def history_of(messages):
     """Rows of a history with what they are chained to."""
     rows, _ = rows_of(messages)
     steps = Messages().history(messages).steps
-    return [
-        {**row, "context_snapshot_id": step.end} for row, step in zip(rows, steps, strict=True)
-    ]
+    return [{**row, "context_snapshot_id": step.end} for row, step in zip(rows, steps, strict=True)]
 
 
 CALLS = [assistant(None, tool_calls=[call("1", "f")]), tool("1", "r")]
