@@ -61,6 +61,7 @@ _CHOICE = pa.struct(
     [
         ("choice_index", pa.int32()),
         ("response_snapshot_id", pa.string()),
+        ("message_hash", pa.string()),
         ("post_hashes", pa.list_(pa.string())),
         ("pair_hashes", pa.list_(pa.string())),
         ("response_text", pa.string()),
@@ -100,6 +101,7 @@ SCHEMA = pa.schema(
         ("prompt_tokens", pa.int64()),
         ("completion_tokens", pa.int64()),
         ("context_snapshot_id", pa.string()),
+        ("message_hashes", pa.list_(pa.string())),
         ("prefix_hashes", pa.list_(pa.string())),
         ("pair_hashes", pa.list_(pa.string())),
         ("first_user_hash", pa.string()),
@@ -224,6 +226,7 @@ class RequestReader:
                 _number(usage.get("prompt_tokens")),
                 _number(usage.get("completion_tokens")),
                 history.end,
+                [step.digest for step in history.steps],
                 prefixes,
                 pairs,
                 first_user,
@@ -265,6 +268,7 @@ class RequestReader:
         return (
             _number(choice.get("index")) or 0,
             end,
+            response.digest,
             posts,
             [pair for pair in pairs if pair],
             response.content,

@@ -205,8 +205,10 @@ class Lakehouse:
                 described = connection.execute(f"describe {table}").fetchall()
                 columns = [row[0] for row in described if row[0] not in NEVER_THE_SAME]
                 listed = ", ".join(name for name in columns if not name.startswith("_"))
+                # What was seen only in between depends on when one looked.
+                seen = "where superseded_by is null" if "superseded_by" in columns else ""
                 held[name] = connection.execute(
-                    f"select {listed} from {table} order by all"
+                    f"select {listed} from {table} {seen} order by all"
                 ).fetchall()
         return held | self._served() | self._operations()
 

@@ -332,6 +332,43 @@ CASES = [
         ["42"],
     ),
     Case(
+        "milliseconds_between",
+        "whole milliseconds, cut towards zero",
+        "select {{ milliseconds_between('a', 'b') }} as result from input order by a nulls last",
+        "a timestamp, b timestamp",
+        [
+            (dt.datetime(2026, 1, 1), dt.datetime(2026, 1, 1, 0, 0, 1, 2_999)),
+            (dt.datetime(2026, 1, 2), dt.datetime(2026, 1, 1, 23, 59, 59, 998_500)),
+            (dt.datetime(2026, 1, 3), None),
+        ],
+        [1_002, -1, None],
+    ),
+    Case(
+        "ordered_list",
+        "by another column, nulls kept",
+        "select {{ ordered_list('x', '-n') }} as result from input"
+        " group by g order by g nulls last",
+        "g string, n int, x string",
+        [("a", 1, "last"), ("a", 3, "first"), ("a", 2, None), ("b", 1, "alone")],
+        [["first", None, "last"], ["alone"]],
+    ),
+    Case(
+        "list_append",
+        "at the end",
+        "select {{ list_append('l', 'x') }} as result from input order by x nulls last",
+        "l array<string>, x string",
+        [(["a"], "b"), ([], "c"), (None, "d")],
+        [["a", "b"], ["c"], None],
+    ),
+    Case(
+        "ratio",
+        "of whole numbers",
+        "select {{ ratio('a', 'b') }} as result from input order by n nulls last",
+        "n int, a int, b int",
+        [(1, 1, 2), (2, 1, 0), (3, None, 2)],
+        [0.5, None, None],
+    ),
+    Case(
         "seconds_between",
         "whole seconds, cut towards zero",
         "select {{ seconds_between('a', 'b') }} as result from input order by a nulls last",

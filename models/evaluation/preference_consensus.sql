@@ -1,0 +1,84 @@
+-- One row per labelled pair: what its labellers together say, each with its weight.
+{{ config(materialized="incremental", incremental_strategy="merge", unique_key="pair_id") }}
+
+with rule as (
+
+    select
+        max(case when setting = 'consensus_share' then value end) as share,
+        max(case when setting = 'consensus_labels' then value end) as labels
+    from {{ ref("preference_settings") }}
+
+),
+
+changes as (
+
+    select setting as name
+    from {{ ref("preference_settings") }}
+    where {{ newer_than_watermark(ref("preference_settings")) }}
+
+    union all
+
+    select labeller as name
+    from {{ ref("preference_labellers") }}
+    where {{ newer_than_watermark(ref("preference_labellers")) }}
+
+),
+
+-- One row or none.
+changed_rules as (
+
+    select count(*) as changed
+    from changes
+    having count(*) > 0
+
+),
+
+touched as (
+
+    select pair_id
+    from {{ ref("preference_labels") }}
+    where {{ newer_than_watermark(ref("preference_labels")) }}
+
+    {% if is_incremental() %}
+    union
+
+    select known.pair_id
+    from {{ this }} as known
+    cross join changed_rules
+    {% endif %}
+
+),
+
+summed as (
+
+    select
+        labels.pair_id,
+        count(*) as label_count,
+        {{ distinct_list("labels.labeller") }} as labellers,
+        sum(labellers.weight) as weight,
+        sum(case when labels.preferred = 'a' then labellers.weight else 0 end) as weight_a,
+        sum(case when labels.preferred = 'b' then labellers.weight else 0 end) as weight_b,
+        count(distinct labels.preferred) > 1 as is_disputed
+    from {{ ref("preference_labels") }} as labels
+    inner join touched on labels.pair_id = touched.pair_id
+    inner join {{ ref("preference_labellers") }} as labellers
+        on labels.labeller = labellers.labeller
+        and labellers.weight > 0
+    group by labels.pair_id
+
+)
+
+select
+    summed.pair_id,
+    case
+        when summed.label_count < rule.labels then 'undecided'
+        when summed.weight_a > rule.share * summed.weight then 'a'
+        when summed.weight_b > rule.share * summed.weight then 'b'
+        else 'undecided'
+    end as preferred,
+    {{ ratio("abs(summed.weight_a - summed.weight_b)", "summed.weight") }} as margin,
+    summed.label_count,
+    summed.labellers,
+    summed.is_disputed
+from summed
+cross join rule

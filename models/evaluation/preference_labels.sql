@@ -1,0 +1,54 @@
+-- One row per pair and labeller: which response it prefers. Ties and contradictions are kept.
+{{ config(
+    materialized="incremental",
+    incremental_strategy="merge",
+    unique_key="preference_label_id",
+) }}
+
+with touched as (
+
+    select pair_id
+    from {{ ref("candidate_preference_pairs") }}
+    where {{ newer_than_watermark(ref("candidate_preference_pairs")) }}
+
+    {% if is_incremental() %}
+    {%- for side in ["node_a", "node_b"] %}
+    union
+
+    select pairs.pair_id
+    from {{ ref("candidate_preference_pairs") }} as pairs
+    inner join {{ ref("response_feedback") }} as feedback
+        on pairs.{{ side }} = feedback.branch_node_id
+    where {{ newer_than_watermark(ref("response_feedback"), "feedback") }}
+    {%- endfor %}
+    {% endif %}
+
+),
+
+compared as (
+
+    select
+        pairs.pair_id,
+        one.kind as labeller,
+        one.labeller as labeller_version,
+        one.score - other.score as difference
+    from {{ ref("candidate_preference_pairs") }} as pairs
+    inner join touched on pairs.pair_id = touched.pair_id
+    inner join {{ ref("response_feedback") }} as one on pairs.node_a = one.branch_node_id
+    inner join {{ ref("response_feedback") }} as other
+        on pairs.node_b = other.branch_node_id
+        and one.kind = other.kind
+        and one.labeller = other.labeller
+
+)
+
+select
+    {{ short_hash(
+        "pair_id || chr(31) || labeller || chr(31) || labeller_version"
+    ) }} as preference_label_id,
+    pair_id,
+    labeller,
+    labeller_version,
+    case when difference > 0 then 'a' when difference < 0 then 'b' else 'tie' end as preferred,
+    abs(difference) as strength
+from compared
