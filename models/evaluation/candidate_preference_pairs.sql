@@ -37,6 +37,7 @@ touched as (
     select branch_group_id
     from {{ ref("response_branch_records") }}
     where {{ newer_than_watermark(ref("response_branch_records")) }}
+    group by branch_group_id
 
     {% if is_incremental() %}
     union

@@ -38,6 +38,7 @@ touched as (
     select pair_id
     from {{ ref("preference_labels") }}
     where {{ newer_than_watermark(ref("preference_labels")) }}
+    group by pair_id
 
     {% if is_incremental() %}
     union

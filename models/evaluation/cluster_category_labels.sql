@@ -1,0 +1,178 @@
+-- One row per trajectory, category and labeller that gave it. Layers are never mixed.
+--
+-- A rule is given where all of its conditions hold, a category where one of its rules is. What is
+-- given no longer stays, marked.
+{{ config(materialized="incremental", incremental_strategy="merge", unique_key="label_id") }}
+
+{%- set measures = [
+    "turn_count", "message_count", "user_message_count", "tool_call_count", "tool_result_count",
+    "tool_error_count", "tool_error_share", "repeated_call_count", "retry_count", "recovery_count",
+    "total_tokens", "completion_tokens", "duration_ms", "prompt_length", "answer_length",
+    "claim_count", "ungrounded_count", "ungrounded_share"
+] %}
+
+with conditions as (
+
+    select
+        category,
+        rule,
+        measure,
+        at_least,
+        at_most
+    from {{ ref("label_rules") }}
+
+),
+
+versions as (
+
+    select
+        category,
+        'rules ' || substr({{ short_hash(ordered_string_agg(
+            "rule || chr(31) || measure || chr(31) || coalesce(cast(at_least as string), '')"
+            ~ " || chr(31) || coalesce(cast(at_most as string), '')",
+            ";", "rule || chr(31) || measure"
+        )) }}, 1, 8) as labeller_version
+    from conditions
+    group by category
+
+),
+
+sizes as (
+
+    select
+        category,
+        rule,
+        count(*) as conditions
+    from conditions
+    group by category, rule
+
+),
+
+-- One row or none.
+changed_rules as (
+
+    select count(*) as changed
+    from {{ ref("label_rules") }}
+    where {{ newer_than_watermark(ref("label_rules")) }}
+    having count(*) > 0
+
+),
+
+touched as (
+
+    select *
+    from {{ ref("trajectory_features") }}
+    where {{ newer_than_watermark(ref("trajectory_features")) }}
+
+    {% if is_incremental() %}
+    union
+
+    select features.*
+    from {{ ref("trajectory_features") }} as features
+    cross join changed_rules
+    {% endif %}
+
+),
+
+measured as (
+
+    {% for measure in measures -%}
+    select
+        trajectory_id,
+        '{{ measure }}' as measure,
+        cast({{ measure }} as double) as value
+    from touched
+
+    union all
+
+    {% endfor -%}
+    select
+        trajectory_id,
+        'is_completed' as measure,
+        case when outcome = 'completed' then 1.0 else 0.0 end as value
+    from touched
+
+),
+
+-- A share of nothing counts as none.
+held as (
+
+    select
+        measured.trajectory_id,
+        conditions.category,
+        conditions.rule,
+        count(*) as conditions
+    from measured
+    inner join conditions on measured.measure = conditions.measure
+    where
+        (conditions.at_least is null or coalesce(measured.value, 0) >= conditions.at_least)
+        and (conditions.at_most is null or coalesce(measured.value, 0) <= conditions.at_most)
+    group by measured.trajectory_id, conditions.category, conditions.rule
+
+),
+
+given as (
+
+    select
+        held.trajectory_id,
+        held.category,
+        {{ distinct_list("held.rule") }} as reasons
+    from held
+    inner join sizes
+        on held.category = sizes.category
+        and held.rule = sizes.rule
+        and held.conditions = sizes.conditions
+    group by held.trajectory_id, held.category
+
+),
+
+labels as (
+
+    select
+        {{ short_hash(
+            "'trajectory' || chr(31) || given.trajectory_id || chr(31) || given.category"
+            ~ " || chr(31) || 'rule'"
+        ) }} as label_id,
+        'trajectory' as subject_kind,
+        given.trajectory_id as subject_id,
+        given.category,
+        'rule' as labeller,
+        versions.labeller_version,
+        cast(1 as double) as confidence,
+        given.reasons,
+        false as is_withdrawn
+    from given
+    inner join versions on given.category = versions.category
+
+)
+
+select
+    label_id,
+    subject_kind,
+    subject_id,
+    category,
+    labeller,
+    labeller_version,
+    confidence,
+    reasons,
+    is_withdrawn
+from labels
+
+{% if is_incremental() %}
+union all
+
+select
+    known.label_id,
+    known.subject_kind,
+    known.subject_id,
+    known.category,
+    known.labeller,
+    known.labeller_version,
+    known.confidence,
+    known.reasons,
+    true as is_withdrawn
+from {{ this }} as known
+inner join touched on known.subject_id = touched.trajectory_id
+left join labels on known.label_id = labels.label_id
+where known.labeller = 'rule' and labels.label_id is null
+{% endif %}
