@@ -9,6 +9,6 @@ os.environ.setdefault("DLT_PROJECT_DIR", str(PROJECT_ROOT))
 os.environ.setdefault("RUNTIME__DLTHUB_TELEMETRY", "false")
 
 from dlt_sources.landing import LoadSummary
-from dlt_sources.pipeline import SOURCES, load
+from dlt_sources.pipeline import SOURCES, STORED_SOURCES, load
 
-__all__ = ["SOURCES", "LoadSummary", "load"]
+__all__ = ["SOURCES", "STORED_SOURCES", "LoadSummary", "load"]

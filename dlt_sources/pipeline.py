@@ -22,6 +22,7 @@ from dlt_sources.gateway import gateway
 from dlt_sources.inputs import fingerprint, remember, was_landed
 from dlt_sources.landing import Landing, LoadSummary, raw_resource
 from dlt_sources.notion import notion
+from dlt_sources.review import review
 from dlt_sources.slack import slack
 from loreline import __version__
 from loreline.errors import LorelineError
@@ -31,8 +32,11 @@ from loreline.settings import Settings
 SOURCES: dict[str, Callable[..., DltSource]] = {
     "gateway": gateway,
     "notion": notion,
+    "review": review,
     "slack": slack,
 }
+# Sources that are in the stores of the settings, and nowhere else.
+STORED_SOURCES = {"review"}
 # A load package is what becomes visible, and what a killed run loses, at once.
 PACKAGE_BYTES = 64 * 1024 * 1024
 # How the object store, the catalog, Postgres and DuckDB say that they failed.
@@ -42,7 +46,7 @@ STORE_ERRORS = (OSError, RESTError, CommitFailedException, psycopg.Error, duckdb
 def load(
     settings: Settings,
     source: str,
-    location: str | Path,
+    location: str | Path | None = None,
     *,
     observed_at: datetime | None = None,
     progress: Callable[[str], None] | None = None,
@@ -56,8 +60,8 @@ def load(
 
     Args:
         settings: the stores.
-        source: gateway, notion or slack.
-        location: the file or folder to read.
+        source: gateway, notion, review or slack.
+        location: the file or folder to read; None of a source that is in the stores.
         observed_at: when the input was exported, if the location does not tell.
         progress: told in a line what goes on.
         again: read and compare also what was landed to its end before.
@@ -69,8 +73,15 @@ def load(
     """
     if source not in SOURCES:
         raise LorelineError(f"no source is called {source}", f"use one of {', '.join(SOURCES)}")
+    if (location is None) != (source in STORED_SOURCES):
+        raise LorelineError(
+            f"{source} is read from "
+            + ("the stores, not from files" if location else "a file or folder"),
+            "leave the location out" if location else "say where it is",
+        )
     started = time.monotonic()
-    with Landing(settings, source, progress=progress) as landing:
+    landed_by = "file" if location else "api"
+    with Landing(settings, source, landed_by=landed_by, progress=progress) as landing:
         summary = landing.summary
 
         def committed(commit: Commit) -> None:
@@ -78,8 +89,8 @@ def load(
 
         pipeline = _pipeline(settings, landing.namespace, committed)
         _run(pipeline)
-        identity = fingerprint(Path(location), observed_at, options)
-        if not again and was_landed(landing, identity):
+        identity = fingerprint(Path(location), observed_at, options) if location else None
+        if identity and not again and was_landed(landing, identity):
             summary.seconds = time.monotonic() - started
             return summary
         rows = _Rows(SOURCES[source](location, observed_at, landing=landing, **options))
@@ -88,7 +99,8 @@ def load(
         landing.finish(rows.resources)
         if rows.error:
             raise rows.error
-        remember(landing, identity)
+        if identity:
+            remember(landing, identity)
     summary.seconds = time.monotonic() - started
     return summary
 

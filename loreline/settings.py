@@ -88,6 +88,14 @@ class Settings:
         "`true` where that gateway records calls, so that a replay does not",
         "false",
     )
+    review_labels: str = _variable(
+        "LORELINE_REVIEW_LABELS", "reviewers who are to judge each item of the queue", "1"
+    )
+    review_lock_seconds: str = _variable(
+        "LORELINE_REVIEW_LOCK_SECONDS",
+        "seconds that an item stays open for its reviewer without a sign of them",
+        "600",
+    )
     snapshot_days: str = _variable(
         "LORELINE_SNAPSHOT_DAYS", "days that snapshots are kept for time travel", "30"
     )

@@ -14,8 +14,11 @@ from loreline.cli.history import history
 from loreline.cli.ingest import ingest
 from loreline.cli.maintain import maintain
 from loreline.cli.replay import replay
+from loreline.cli.review import review
+from loreline.cli.reviewer import reviewer
 from loreline.cli.sample import run_sample
 from loreline.cli.search import search
+from loreline.cli.serve import serve
 from loreline.cli.session import session
 from loreline.cli.sql import sql
 
@@ -23,6 +26,7 @@ STACK = "Stack"
 LOAD = "Load and build"
 ASK = "Ask"
 TALK = "Conversations"
+JUDGE = "Review"
 CARE = "Look after"
 
 app = typer.Typer(
@@ -65,5 +69,8 @@ for command in (search, sql, history, contents):
 app.add_typer(session, name="session", rich_help_panel=TALK)
 for command in (sessions, tree, node, diff, replay):
     app.command(rich_help_panel=TALK)(command)
+app.command(rich_help_panel=JUDGE)(serve)
+app.add_typer(reviewer, name="reviewer", rich_help_panel=JUDGE)
+app.add_typer(review, name="review", rich_help_panel=JUDGE)
 for command in (stack.doctor, maintain, stack.upgrade):
     app.command(rich_help_panel=CARE)(command)

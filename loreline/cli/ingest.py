@@ -34,10 +34,10 @@ class Day(StrEnum):
 
 @dataclass(frozen=True)
 class Load:
-    """One source to land, and the file or folder to land it from."""
+    """One source to land, and the file or folder to land it from; None where it is in a store."""
 
     source: str
-    location: str
+    location: str | None
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,8 @@ class Outcome:
 
 def ingest(
     sources: Annotated[
-        list[str] | None, typer.Argument(metavar="[SOURCE]...", help="notion, slack, gateway")
+        list[str] | None,
+        typer.Argument(metavar="[SOURCE]...", help="notion, slack, gateway, review"),
     ] = None,
     location: Annotated[
         str | None,
@@ -72,7 +73,7 @@ def ingest(
     """Land what sources hold.
 
     What cannot be landed is set aside with its reason; the rest lands. Without --from or --sample,
-    each source is read from LORELINE_<SOURCE>_LOCATION.
+    each source is read from LORELINE_<SOURCE>_LOCATION, and review from Postgres.
     """
     from loreline.settings import Settings
 
@@ -107,13 +108,18 @@ def choose(
         raise LorelineError(
             f"no source is called {', '.join(unknown)}", f"there are {', '.join(known)}"
         )
+    stored = [Load(source, None) for source in sources or known if source in _stored_sources()]
     if location is not None:
-        if sample or len(sources) != 1:
-            raise LorelineError("--from is for one source", "loreline ingest notion --from FOLDER")
+        if sample or len(sources) != 1 or stored:
+            raise LorelineError(
+                "--from is for one source that is read from files",
+                "loreline ingest notion --from FOLDER",
+            )
         return [Load(sources[0], location)]
     if sample:
         return _sample_loads(sources or known, sample)
-    configured = {source: environment.get(variable(source), "") for source in sources or known}
+    in_files = [source for source in sources or known if source not in _stored_sources()]
+    configured = {source: environment.get(variable(source), "") for source in in_files}
     loads = [Load(source, place) for source, place in configured.items() if place]
     missing = [variable(source) for source in configured if not configured[source]]
     if missing and (sources or not loads):
@@ -121,7 +127,7 @@ def choose(
             f"nothing says where to read from ({', '.join(missing)} not set)",
             "use --from LOCATION, --sample day_one, or set the variable",
         )
-    return loads
+    return loads + stored
 
 
 def variable(source: str) -> str:
@@ -195,6 +201,12 @@ def _known_sources() -> list[str]:
     from dlt_sources import SOURCES
 
     return list(SOURCES)
+
+
+def _stored_sources() -> set[str]:
+    from dlt_sources import STORED_SOURCES
+
+    return STORED_SOURCES
 
 
 def _sample_loads(sources: Sequence[str], day: Day) -> list[Load]:

@@ -1,0 +1,1 @@
+"""What `loreline serve` answers over HTTP."""

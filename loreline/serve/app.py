@@ -1,0 +1,58 @@
+"""The web application: parts of it are routers, mounted here."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import PlainTextResponse
+
+from loreline.errors import LorelineError
+from loreline.postgres import check_schema
+from loreline.review.categories import Category
+from loreline.review.pages import HEADERS, review_router
+from loreline.settings import Settings
+
+_log = logging.getLogger(__name__)
+
+
+def create_app(settings: Settings, categories: Sequence[Category]) -> FastAPI:
+    """The application.
+
+    Args:
+        settings: the stores.
+        categories: what reviewers may say of a trajectory.
+
+    Raises:
+        LorelineError: a setting is none.
+    """
+    # Without pages about itself, which nobody would have to log in for.
+    app = FastAPI(title="Loreline", docs_url=None, redoc_url=None, openapi_url=None)
+    app.include_router(review_router(settings, categories))
+
+    @app.get("/healthz")
+    def is_alive() -> Response:
+        return PlainTextResponse("alive\n")
+
+    @app.get("/readyz")
+    def is_ready() -> Response:
+        check_schema(settings)
+        return PlainTextResponse("ready\n")
+
+    @app.exception_handler(LorelineError)
+    def fail(_: Request, error: LorelineError) -> Response:
+        # Whoever asks is told nothing about the stores.
+        _log.error("%s", error)
+        return PlainTextResponse("A store does not answer. Try again later.\n", 503)
+
+    @app.middleware("http")
+    async def with_headers(
+        request: Request, answer: Callable[[Request], Awaitable[Response]]
+    ) -> Response:
+        response = await answer(request)
+        for name, value in HEADERS.items():
+            response.headers.setdefault(name, value)
+        return response
+
+    return app
