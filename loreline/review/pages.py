@@ -167,6 +167,7 @@ def review_router(settings: Settings, categories: Sequence[Category]) -> APIRout
 
     @router.post("/logout")
     def log_out(form: form_of, login: logged_in) -> Response:
+        login.store.close(login.reviewer)
         login.reviewers.log_out(login.session)
         answer = RedirectResponse("/review/login", 303)
         answer.delete_cookie(COOKIE, path="/review")

@@ -148,6 +148,10 @@ class Store:
         )
         return bool(done.rowcount)
 
+    def close(self, reviewer: str) -> None:
+        """Give the item that the reviewer has open to others."""
+        self._do("delete from {}.locks where reviewer = %s", reviewer)
+
     def label(
         self, queue_item_id: str, reviewer: str, content_sha256: str, verdict: Verdict
     ) -> None:
@@ -178,7 +182,7 @@ class Store:
                 queue_item_id,
                 reviewer,
             )
-            self._close(queue_item_id, reviewer)
+            self._done_with(queue_item_id, reviewer)
 
     def skip(self, queue_item_id: str, reviewer: str) -> None:
         """Pass an item over: others may judge it, and this reviewer at the end."""
@@ -189,7 +193,7 @@ class Store:
                 queue_item_id,
                 reviewer,
             )
-            self._close(queue_item_id, reviewer)
+            self._done_with(queue_item_id, reviewer)
 
     def show_skipped(self, reviewer: str) -> None:
         """Put what the reviewer passed over back into their queue."""
@@ -228,7 +232,7 @@ class Store:
                     queue_item_id,
                     reviewer,
                 )
-            self._do("delete from {}.locks where reviewer = %s", reviewer)
+            self.close(reviewer)
             self._lock(queue_item_id, reviewer)
             return True
 
@@ -284,7 +288,7 @@ class Store:
             bool(secrets.randbits(1)),
         )
 
-    def _close(self, queue_item_id: str, reviewer: str) -> None:
+    def _done_with(self, queue_item_id: str, reviewer: str) -> None:
         self._do(
             "delete from {}.locks where queue_item_id = %s and reviewer = %s",
             queue_item_id,

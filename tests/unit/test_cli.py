@@ -49,7 +49,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["serch"], "No such command 'serch'. Did you mean 'search'? See `loreline --help`."),
+        (["seearch"], "No such command 'seearch'. Did you mean 'search'? See `loreline --help`."),
         (["status", "--port"], "No such option: --port"),
         (["history"], "Missing argument"),
         (["ingest", "--sample", "day_nine"], "See `loreline ingest --help`."),

@@ -37,7 +37,8 @@ def test_the_sample_is_all_sources_that_the_day_holds() -> None:
 
 def test_places_come_from_the_environment() -> None:
     environment = {"LORELINE_SLACK_LOCATION": "slack.zip", "LORELINE_NOTION_LOCATION": ""}
-    assert choose([], None, None, environment) == [Load("slack", "slack.zip")]
+    everything = [Load("slack", "slack.zip"), Load("review", None)]
+    assert choose([], None, None, environment) == everything
     assert choose(["slack"], None, None, environment) == [Load("slack", "slack.zip")]
 
 

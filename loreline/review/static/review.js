@@ -108,7 +108,8 @@ function keepOpen() {
   setInterval(async () => {
     if (!isActive) return;
     isActive = false;
-    const body = new URLSearchParams({ item: verdict.elements.item.value });
+    const item = verdict.querySelector("[name=item]").value;
+    const body = new URLSearchParams({ item });
     const answer = await fetch("/review/renew", { method: "POST", body }).catch(() => null);
     if (answer && answer.status === 409) say("You were away for long. Somebody else may be given this item.");
     if (answer && answer.status === 401) say("You are not logged in any more.");
