@@ -169,7 +169,7 @@ class Lakehouse:
 
     def execute(self, statement: str, *parameters: Any) -> Rows:
         """Execute a statement in Postgres; `{serving}` and the like stand for schemas."""
-        schemas = ("serving", "lineage", "operations")
+        schemas = ("serving", "lineage", "review", "operations")
         names = {name: Identifier(self.settings.prefix + name) for name in schemas}
         with connect(self.settings, autocommit=True) as connection:
             cursor = connection.execute(SQL(statement).format(**names), parameters)
@@ -325,7 +325,7 @@ def _remove(settings: Settings) -> None:
 
 
 def _drop_schemas(connection: psycopg.Connection, settings: Settings) -> None:
-    for name in ("serving", "lineage", "operations"):
+    for name in ("serving", "lineage", "review", "operations"):
         schema = Identifier(settings.prefix + name)
         connection.execute(SQL("drop schema if exists {} cascade").format(schema))
 
