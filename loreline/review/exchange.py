@@ -148,18 +148,31 @@ def import_labels(
         book = _Book(connection, settings, format_name)
         for record in records:
             try:
-                if isinstance(record, BadRecordError):
-                    raise record
-                if not isinstance(record, dict):
-                    raise BadRecordError("no object")
-                queue_item_id, answers = read(record, book.reviewers)
+                queue_item_id, answers = _read(read, record, book.reviewers)
                 kind = book.kind(queue_item_id)
-                for said in answers:
-                    said.verdict.check(kind, known_categories)
-                    book.take(queue_item_id, said, done)
-            except (BadRecordError, VerdictError) as error:
+            except BadRecordError as error:
                 done.set_aside[str(error)] += 1
+                continue
+            for said in answers:
+                try:
+                    said.verdict.check(kind, known_categories)
+                except VerdictError as error:
+                    done.set_aside[str(error)] += 1
+                else:
+                    book.take(queue_item_id, said, done)
     return done
+
+
+def _read(read: Any, record: Json, reviewers: Mapping[str, str]) -> tuple[str, list[_Said]]:
+    """What a record says, or why it cannot be told."""
+    if isinstance(record, BadRecordError):
+        raise record
+    if not isinstance(record, dict):
+        raise BadRecordError("no object")
+    try:
+        return read(record, reviewers)
+    except (AttributeError, TypeError, OverflowError):
+        raise BadRecordError("something in it is not what the format says") from None
 
 
 class _Book:
@@ -228,7 +241,8 @@ def _argilla_record(item: Mapping[str, Any]) -> Json:
     responses: dict[str, list[Json]] = {}
     for label in item["labels"]:
         for question, value in _answers(label["verdict"], item["queue_item_id"]).items():
-            answer = {"value": value, "user_id": _user_id(label["reviewer"])}
+            user_id = _user_id(label["reviewer"])
+            answer = {"value": value, "user_id": user_id, "status": "submitted"}
             responses.setdefault(question, []).append(answer)
     return {
         "id": item["queue_item_id"],
