@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import signal
+import subprocess
+import sys
 import threading
+import urllib.request
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -346,3 +352,34 @@ def test_the_command_adds_lists_and_removes_reviewers(settings, connection, caps
 
 def _expire(connection, settings):
     in_review(connection, settings, "update {}.locks set expires_at = now() - interval '1 s'")
+
+
+def test_serve_listens_here_and_stops_when_it_is_told(settings):
+    put(settings, trajectory("one"))
+    command = [sys.executable, "-c", "from loreline.cli import main; raise SystemExit(main())"]
+    server = subprocess.Popen(
+        [*command, "serve", "--port", "0"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )
+    try:
+        address = server.stdout.readline().strip()
+        assert re.fullmatch(r"http://127\.0\.0\.1:\d+/review", address)
+        with urllib.request.urlopen(address) as answer:
+            assert answer.url == f"{address}/login"
+            assert "uvicorn" not in str(answer.headers).lower()
+        port = address.split(":")[2].split("/")[0]
+        second = subprocess.run(
+            [*command, "serve", "--port", port], capture_output=True, text=True, timeout=120
+        )
+        assert second.returncode == 1
+        assert f"cannot listen on 127.0.0.1 port {port}" in second.stderr
+    finally:
+        server.send_signal(signal.SIGINT)
+        said = server.communicate(timeout=60)[1]
+    assert server.returncode in (0, 130)
+    # The seed was never built here.
+    assert "no categories to choose from" in said
+    assert "Traceback" not in said
