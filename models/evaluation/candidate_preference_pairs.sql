@@ -2,14 +2,23 @@
 --
 -- A response that is empty, cut off, or says what an earlier one of its group says, is in no pair.
 -- A group to which something was added is paired anew; a pair no longer wanted stays, marked.
+--
+-- It is of the group `conversations`, as trajectory_units is, for the histories.
 {{ config(
+    group="conversations",
     materialized="incremental",
     incremental_strategy="merge",
     unique_key="pair_id",
 ) }}
 
 {%- set sides = [
-    "branch_node_id", "execution_id", "model", "is_original", "response_length", "branch_index"
+    "branch_node_id", "execution_id", "model", "is_original", "response_length", "branch_index",
+    "raw_dlt_id", "choice_index"
+] %}
+{%- set columns = [
+    "pair_id", "tenant", "branch_group_id", "request_hash", "system_hash", "tools_hash",
+    "message_hashes", "node_a", "node_b", "execution_a", "execution_b", "answer_a", "answer_b",
+    "model_a", "model_b", "length_a", "length_b", "reason"
 ] %}
 
 with limits as (
@@ -85,6 +94,8 @@ responses as (
         groups.branch_index,
         groups.is_original,
         groups.model,
+        groups.choice_index,
+        executions.raw_dlt_id,
         length(coalesce(executions.response_text, '')) as response_length,
         coalesce(executions.response_text, '') || chr(31) || coalesce(executions.tool_calls, '')
             as said,
@@ -166,6 +177,33 @@ pairs as (
 
 ),
 
+kept_pairs as (
+
+    select pairs.*
+    from pairs
+    cross join limits
+    where pairs.place <= limits.pairs_per_group
+
+),
+
+kept_responses as (
+
+    select
+        raw_dlt_id_a as raw_dlt_id,
+        choice_index_a as choice_index
+    from kept_pairs
+
+    union
+
+    select
+        raw_dlt_id_b as raw_dlt_id,
+        choice_index_b as choice_index
+    from kept_pairs
+
+),
+
+{{ request_messages("said", "kept_responses") }},
+
 wanted as (
 
     select
@@ -175,10 +213,15 @@ wanted as (
         pairs.tenant,
         pairs.branch_group_id,
         pairs.request_hash,
+        nodes.system_hash,
+        nodes.tools_hash,
+        one.message_hashes,
         pairs.branch_node_id_a as node_a,
         pairs.branch_node_id_b as node_b,
         pairs.execution_id_a as execution_a,
         pairs.execution_id_b as execution_b,
+        one.answer_hash as answer_a,
+        other.answer_hash as answer_b,
         pairs.model_a,
         pairs.model_b,
         pairs.response_length_a as length_a,
@@ -187,48 +230,29 @@ wanted as (
             when pairs.model_a <> pairs.model_b then 'other model'
             when pairs.is_original_a <> pairs.is_original_b then 'replay'
             else 'another answer'
-        end as reason,
-        true as is_wanted
-    from pairs
-    cross join limits
-    where pairs.place <= limits.pairs_per_group
+        end as reason
+    from kept_pairs as pairs
+    inner join {{ ref("conversation_branch_nodes") }} as nodes
+        on pairs.branch_node_id_a = nodes.branch_node_id
+    inner join said as one
+        on pairs.raw_dlt_id_a = one.raw_dlt_id
+        and pairs.choice_index_a = one.choice_index
+    inner join said as other
+        on pairs.raw_dlt_id_b = other.raw_dlt_id
+        and pairs.choice_index_b = other.choice_index
 
 )
 
 select
-    pair_id,
-    tenant,
-    branch_group_id,
-    request_hash,
-    node_a,
-    node_b,
-    execution_a,
-    execution_b,
-    model_a,
-    model_b,
-    length_a,
-    length_b,
-    reason,
-    is_wanted
+    {{ columns | join(",\n    ") }},
+    true as is_wanted
 from wanted
 
 {% if is_incremental() %}
 union all
 
 select
-    known.pair_id,
-    known.tenant,
-    known.branch_group_id,
-    known.request_hash,
-    known.node_a,
-    known.node_b,
-    known.execution_a,
-    known.execution_b,
-    known.model_a,
-    known.model_b,
-    known.length_a,
-    known.length_b,
-    known.reason,
+    known.{{ columns | join(",\n    known.") }},
     false as is_wanted
 from {{ this }} as known
 inner join touched on known.branch_group_id = touched.branch_group_id

@@ -126,6 +126,50 @@ given as (
 
 ),
 
+-- Of what somebody said of a path the latest counts.
+spoken as (
+
+    select
+        {{ list_at("leaf_node_ids", 1) }} as trajectory_id,
+        reviewer,
+        categories,
+        is_withdrawn,
+        row_number() over (
+            partition by {{ list_at("leaf_node_ids", 1) }}, reviewer
+            order by
+                case when is_withdrawn then 1 else 0 end asc nulls last,
+                labelled_at desc nulls last,
+                label_id asc nulls last
+        ) as recency
+    from {{ ref("human_eval_labels") }}
+    where kind = 'trajectory'
+
+),
+
+judged as (
+
+    select {{ list_at("leaf_node_ids", 1) }} as trajectory_id
+    from {{ ref("human_eval_labels") }}
+    where kind = 'trajectory' and {{ newer_than_watermark(ref("human_eval_labels")) }}
+    group by {{ list_at("leaf_node_ids", 1) }}
+
+),
+
+people as (
+
+    select
+        spoken.trajectory_id,
+        spoken.reviewer,
+        category.element as category
+    from judged
+    inner join spoken
+        on judged.trajectory_id = spoken.trajectory_id
+        and spoken.recency = 1
+        and not spoken.is_withdrawn,
+        {{ unnest_with_position("spoken.categories", "category") }}
+
+),
+
 labels as (
 
     select
@@ -143,6 +187,23 @@ labels as (
         false as is_withdrawn
     from given
     inner join versions on given.category = versions.category
+
+    union all
+
+    select
+        {{ short_hash(
+            "'trajectory' || chr(31) || trajectory_id || chr(31) || category"
+            ~ " || chr(31) || 'human' || chr(31) || reviewer"
+        ) }} as label_id,
+        'trajectory' as subject_kind,
+        trajectory_id as subject_id,
+        category,
+        'human' as labeller,
+        reviewer as labeller_version,
+        cast(1 as double) as confidence,
+        {{ list_of([]) }} as reasons,
+        false as is_withdrawn
+    from people
 
 )
 
@@ -172,7 +233,13 @@ select
     known.reasons,
     true as is_withdrawn
 from {{ this }} as known
-inner join touched on known.subject_id = touched.trajectory_id
+left join touched on known.subject_id = touched.trajectory_id
+left join judged on known.subject_id = judged.trajectory_id
 left join labels on known.label_id = labels.label_id
-where known.labeller = 'rule' and labels.label_id is null
+where
+    labels.label_id is null
+    and (
+        (known.labeller = 'rule' and touched.trajectory_id is not null)
+        or (known.labeller = 'human' and judged.trajectory_id is not null)
+    )
 {% endif %}

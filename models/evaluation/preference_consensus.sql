@@ -50,22 +50,35 @@ touched as (
 
 ),
 
-summed as (
+heard as (
 
     select
         labels.pair_id,
-        count(*) as label_count,
-        {{ distinct_list("labels.labeller") }} as labellers,
-        sum(labellers.weight) as weight,
-        sum(case when labels.preferred = 'a' then labellers.weight else 0 end) as weight_a,
-        sum(case when labels.preferred = 'b' then labellers.weight else 0 end) as weight_b,
-        count(distinct labels.preferred) > 1 as is_disputed
+        labels.labeller,
+        labels.preferred,
+        labellers.weight
     from {{ ref("preference_labels") }} as labels
-    inner join touched on labels.pair_id = touched.pair_id
     inner join {{ ref("preference_labellers") }} as labellers
         on labels.labeller = labellers.labeller
         and labellers.weight > 0
-    group by labels.pair_id
+    where not labels.is_withdrawn
+
+),
+
+-- A pair stays where every label of it was withdrawn.
+summed as (
+
+    select
+        touched.pair_id,
+        count(heard.pair_id) as label_count,
+        {{ distinct_list("heard.labeller") }} as labellers,
+        coalesce(sum(heard.weight), 0) as weight,
+        coalesce(sum(case when heard.preferred = 'a' then heard.weight end), 0) as weight_a,
+        coalesce(sum(case when heard.preferred = 'b' then heard.weight end), 0) as weight_b,
+        count(distinct heard.preferred) > 1 as is_disputed
+    from touched
+    left join heard on touched.pair_id = heard.pair_id
+    group by touched.pair_id
 
 )
 
@@ -77,7 +90,7 @@ select
         when summed.weight_b > rule.share * summed.weight then 'b'
         else 'undecided'
     end as preferred,
-    {{ ratio("abs(summed.weight_a - summed.weight_b)", "summed.weight") }} as margin,
+    coalesce({{ ratio("abs(summed.weight_a - summed.weight_b)", "summed.weight") }}, 0) as margin,
     summed.label_count,
     summed.labellers,
     summed.is_disputed

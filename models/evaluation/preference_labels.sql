@@ -25,13 +25,50 @@ with touched as (
 
 ),
 
+judged as (
+
+    select pair_id
+    from {{ ref("human_eval_labels") }}
+    where kind = 'pair' and {{ newer_than_watermark(ref("human_eval_labels")) }}
+    group by pair_id
+
+),
+
+-- Of what somebody said of a pair the latest that stands counts.
+people as (
+
+    select
+        labels.pair_id,
+        labels.reviewer,
+        labels.preferred,
+        labels.strength,
+        labels.is_withdrawn,
+        row_number() over (
+            partition by labels.pair_id, labels.reviewer
+            order by
+                case when labels.is_withdrawn then 1 else 0 end asc nulls last,
+                labels.labelled_at desc nulls last,
+                labels.label_id asc nulls last
+        ) as recency
+    from {{ ref("human_eval_labels") }} as labels
+    inner join judged on labels.pair_id = judged.pair_id
+    where labels.kind = 'pair'
+
+),
+
 compared as (
 
     select
         pairs.pair_id,
         one.kind as labeller,
         one.labeller as labeller_version,
-        one.score - other.score as difference
+        case
+            when one.score > other.score then 'a'
+            when one.score < other.score then 'b'
+            else 'tie'
+        end as preferred,
+        abs(one.score - other.score) as strength,
+        false as is_withdrawn
     from {{ ref("candidate_preference_pairs") }} as pairs
     inner join touched on pairs.pair_id = touched.pair_id
     inner join {{ ref("response_feedback") }} as one on pairs.node_a = one.branch_node_id
@@ -39,6 +76,18 @@ compared as (
         on pairs.node_b = other.branch_node_id
         and one.kind = other.kind
         and one.labeller = other.labeller
+
+    union all
+
+    select
+        pair_id,
+        'human' as labeller,
+        reviewer as labeller_version,
+        preferred,
+        cast(strength as double) as strength,
+        is_withdrawn
+    from people
+    where recency = 1
 
 )
 
@@ -49,6 +98,7 @@ select
     pair_id,
     labeller,
     labeller_version,
-    case when difference > 0 then 'a' when difference < 0 then 'b' else 'tie' end as preferred,
-    abs(difference) as strength
+    preferred,
+    strength,
+    is_withdrawn
 from compared

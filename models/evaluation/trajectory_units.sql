@@ -198,44 +198,19 @@ summed as (
 
 ),
 
--- The messages of the last request, each by its hash, and its answer.
-asked as (
+last_requests as (
 
     select
         ends.node,
-        nodes.choice_index,
         happened.raw_dlt_id,
-        requests._batch
+        nodes.choice_index
     from ends
     inner join nodes on ends.node = nodes.node
     inner join happened on ends.node = happened.node
-    inner join {{ ref("stg_gateway__chat_requests") }} as requests
-        on happened.raw_dlt_id = requests.raw_dlt_id
 
 ),
 
-said as (
-
-    select
-        asked.node,
-        requests.message_hashes,
-        max(
-            case
-                when coalesce(choice.element.choice_index, 0) = asked.choice_index
-                    then choice.element.message_hash
-            end
-        ) as answer_hash
-    from asked
-    inner join {{ ref("stg_gateway__chat_requests") }} as requests
-        on asked.raw_dlt_id = requests.raw_dlt_id
-        and asked._batch = requests._batch,
-        {{ unnest_with_position(
-            "case when " ~ list_length("requests.choices") ~ " > 0 then requests.choices else "
-            ~ list_of(["null"]) ~ " end", "choice"
-        ) }}
-    group by asked.node, requests.message_hashes
-
-),
+{{ request_messages("said", "last_requests") }},
 
 current_paths as (
 
@@ -275,7 +250,10 @@ current_paths as (
         summed.ended_at
     from summed
     inner join nodes on summed.last = nodes.node
-    inner join said on summed.last = said.node
+    inner join last_requests on summed.last = last_requests.node
+    inner join said
+        on last_requests.raw_dlt_id = said.raw_dlt_id
+        and last_requests.choice_index = said.choice_index
 
 )
 
