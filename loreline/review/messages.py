@@ -140,9 +140,10 @@ def _calls(message: Json) -> list[Json]:
     calls = message.get("tool_calls")
     if isinstance(calls, str):
         calls = _parsed(calls)
+    calls = calls if isinstance(calls, list) else [calls] if calls else []
     if isinstance(message.get("function_call"), dict):
-        calls = [*(calls or []), {"function": message["function_call"]}]
-    return calls if isinstance(calls, list) else [calls] if calls else []
+        calls = [*calls, {"function": message["function_call"]}]
+    return calls
 
 
 def _arguments(arguments: Json) -> str:
