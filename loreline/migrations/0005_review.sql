@@ -102,3 +102,60 @@ select
 from {prefix}review.labels as labels
 left join {prefix}review.labels as undone on labels.label_id = undone.withdraws
 where labels.withdraws is null;
+
+-- How many labels of an item stand.
+create function {prefix}review.label_count(asked_item_id text) returns bigint
+language sql stable
+return (
+    select count(*)
+    from {prefix}review.label_states
+    where queue_item_id = asked_item_id and withdrawn_at is null
+);
+
+-- What a reviewer is given: what they have open, or else the first item of the queue that wants
+-- labels, that nobody else has open, and that they have neither judged nor skipped.
+create function {prefix}review.next_item(asker text, wanted_labels bigint) returns text
+language sql stable
+return coalesce(
+    (
+        select queue_item_id
+        from {prefix}review.locks
+        where
+            reviewer = asker
+            and expires_at > now()
+            and {prefix}review.label_count(queue_item_id) < wanted_labels
+    ),
+    (
+        select items.queue_item_id
+        from {prefix}review.items as items
+        where
+            items.withdrawn_at is null
+            and not exists (
+                select
+                from {prefix}review.locks as locks
+                where
+                    locks.queue_item_id = items.queue_item_id
+                    and locks.reviewer <> asker
+                    and locks.expires_at > now()
+            )
+            and not exists (
+                select
+                from {prefix}review.views as views
+                where
+                    views.queue_item_id = items.queue_item_id
+                    and views.reviewer = asker
+                    and views.skipped_at is not null
+            )
+            and not exists (
+                select
+                from {prefix}review.label_states as said
+                where
+                    said.queue_item_id = items.queue_item_id
+                    and said.reviewer = asker
+                    and said.withdrawn_at is null
+            )
+            and {prefix}review.label_count(items.queue_item_id) < wanted_labels
+        order by items.priority desc, items.queue_item_id
+        limit 1
+    )
+);

@@ -124,9 +124,7 @@ def states(connection: psycopg.Connection, settings: Settings) -> list[ItemState
         _in_schema(
             settings,
             "select queue_item_id, kind, content_sha256, withdrawn_at is not null,"
-            " (select count(*) from {0}.label_states as said"
-            " where said.queue_item_id = items.queue_item_id and said.withdrawn_at is null)"
-            " from {0}.items as items order by queue_item_id",
+            " {0}.label_count(queue_item_id) from {0}.items order by queue_item_id",
         )
     ).fetchall()
     return [ItemState(*row) for row in rows]

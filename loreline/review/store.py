@@ -90,26 +90,9 @@ class Store:
         passed over.
         """
         with self._turn():
-            row = self._one(
-                "select queue_item_id from {}.locks where reviewer = %s and expires_at > now()",
-                reviewer,
-            ) or self._one(
-                "select queue_item_id from {0}.items as items where withdrawn_at is null"
-                " and not exists (select from {0}.locks as locks"
-                " where locks.queue_item_id = items.queue_item_id and expires_at > now())"
-                " and not exists (select from {0}.views as views"
-                " where views.queue_item_id = items.queue_item_id and views.reviewer = %(who)s"
-                " and skipped_at is not null)"
-                " and not exists (select from {0}.label_states as said"
-                " where said.queue_item_id = items.queue_item_id and said.reviewer = %(who)s"
-                " and withdrawn_at is null)"
-                " and (select count(*) from {0}.label_states as said"
-                " where said.queue_item_id = items.queue_item_id"
-                " and withdrawn_at is null) < %(wanted)s"
-                " order by priority desc, queue_item_id limit 1",
-                {"who": reviewer, "wanted": self._wanted},
-            )
-            if row is None:
+            row = self._one("select {}.next_item(%s, %s)", reviewer, self._wanted)
+            assert row is not None
+            if row[0] is None:
                 return None
             self._lock(row[0], reviewer)
             return self._shown(row[0], reviewer)
@@ -165,6 +148,7 @@ class Store:
         """
         with self._turn():
             if self._my_label(queue_item_id, reviewer):
+                self._done_with(queue_item_id, reviewer)
                 return
             self._check(queue_item_id, reviewer, content_sha256)
             self._do(
@@ -232,27 +216,27 @@ class Store:
                     queue_item_id,
                     reviewer,
                 )
-            self.close(reviewer)
             self._lock(queue_item_id, reviewer)
             return True
 
     def progress(self, reviewer: str) -> Progress:
         """How far the queue is, and what the reviewer did."""
         row = self._one(
-            "with counted as (select items.*, (select count(*) from {0}.label_states as said"
-            " where said.queue_item_id = items.queue_item_id and said.withdrawn_at is null)"
-            " >= %(wanted)s as is_done from {0}.items as items)"
-            " select count(*) filter (where is_done),"
-            " count(*) filter (where not is_done and withdrawn_at is null),"
-            " (select count(*) from {0}.label_states"
-            " where reviewer = %(who)s and withdrawn_at is null),"
-            " count(*) filter (where not is_done and withdrawn_at is null and exists ("
-            " select from {0}.views as views where views.queue_item_id = counted.queue_item_id"
-            " and views.reviewer = %(who)s and views.skipped_at is not null)) from counted",
+            "with counted as (select queue_item_id, count(*) as labels,"
+            " count(*) filter (where reviewer = %(who)s) as mine"
+            " from {0}.label_states where withdrawn_at is null group by queue_item_id)"
+            " select count(*) filter (where labels >= %(wanted)s),"
+            " count(*) filter (where is_open), coalesce(sum(mine), 0),"
+            " count(*) filter (where is_open and skipped_at is not null)"
+            " from (select labels, mine, skipped_at,"
+            " withdrawn_at is null and coalesce(labels, 0) < %(wanted)s as is_open"
+            " from {0}.items left join counted using (queue_item_id)"
+            " left join {0}.views as views on views.queue_item_id = items.queue_item_id"
+            " and views.reviewer = %(who)s) as known",
             {"wanted": self._wanted, "who": reviewer},
         )
         assert row is not None
-        return Progress(*row)
+        return Progress(*map(int, row))
 
     @contextmanager
     def _turn(self) -> Iterator[None]:
@@ -266,9 +250,10 @@ class Store:
 
     def _lock(self, queue_item_id: str, reviewer: str) -> None:
         self._do(
-            "delete from {}.locks where expires_at <= now() and (reviewer = %s"
-            " or queue_item_id = %s)",
+            "delete from {}.locks where (reviewer = %s and queue_item_id <> %s)"
+            " or (queue_item_id = %s and expires_at <= now())",
             reviewer,
+            queue_item_id,
             queue_item_id,
         )
         self._do(
@@ -318,9 +303,8 @@ class Store:
 
     def _check(self, queue_item_id: str, reviewer: str, content_sha256: str) -> None:
         row = self._one(
-            "select items.content_sha256, (select count(*) from {0}.label_states as said"
-            " where said.queue_item_id = items.queue_item_id and said.withdrawn_at is null)"
-            " from {0}.items as items where queue_item_id = %s",
+            "select content_sha256, {0}.label_count(queue_item_id) from {0}.items"
+            " where queue_item_id = %s",
             queue_item_id,
         )
         assert row is not None

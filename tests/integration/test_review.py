@@ -280,6 +280,25 @@ def test_the_order_of_a_pair_is_drawn_once_per_reviewer_and_kept(settings, store
     assert kept == [(True, 40)]
 
 
+def test_nobody_is_left_with_an_item_that_was_judged_elsewhere(settings, store, connection):
+    put(settings, trajectory("one", priority=3), trajectory("two", priority=2), trajectory("three"))
+    elsewhere = (
+        "insert into {0}.labels (queue_item_id, kind, leaf_node_ids, content_sha256, reviewer,"
+        " origin, score) select queue_item_id, kind, leaf_node_ids, content_sha256, %s,"
+        " 'argilla', 3 from {0}.items where queue_item_id = %s"
+    )
+    item = store.take("ann")
+    in_review(connection, settings, elsewhere, "argilla:7", "one")
+    with pytest.raises(ItemGoneError, match="others have finished"):
+        store.label("one", "ann", item.content_sha256, GOOD)
+    item = store.take("ann")
+    assert item.queue_item_id == "two"
+    in_review(connection, settings, elsewhere, "ann", "two")
+    store.label("two", "ann", item.content_sha256, GOOD)
+    assert taken(store, "ann") == "three"
+    assert rows(settings, "select count(*) from {}.labels") == [(2,)]
+
+
 def test_labels_are_only_added_to(settings, store, connection):
     put(settings, trajectory("one"))
     label(store, "ann")
