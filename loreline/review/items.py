@@ -79,13 +79,14 @@ def put_items(
         LorelineError: a row is not an item; nothing was changed.
     """
     with connection.transaction():
-        connection.execute(_in_schema(settings, "lock table {}.items in exclusive mode"))
         connection.execute(
             "create temp table arriving (queue_item_id text primary key, kind text, stratum text,"
             " priority float8, reason text, leaf_node_ids text[], pair_id text, content text,"
             " content_sha256 text) on commit drop"
         )
         arrived = _stage(connection, batches)
+        # Pushes take turns; reviewers go on.
+        connection.execute(_in_schema(settings, "lock table {}.items in share row exclusive mode"))
         written = connection.execute(
             _in_schema(
                 settings,

@@ -304,7 +304,8 @@ class Store:
     def _check(self, queue_item_id: str, reviewer: str, content_sha256: str) -> None:
         row = self._one(
             "select content_sha256, {0}.label_count(queue_item_id) from {0}.items"
-            " where queue_item_id = %s",
+            # A push that changes it waits.
+            " where queue_item_id = %s for share",
             queue_item_id,
         )
         assert row is not None

@@ -403,6 +403,7 @@ def build_a_little(project: Project) -> None:
     project.land("notion.pages", STARTED, p1=page("A"), p2=page("B"), p3=page("C"))
     project.land("notion.pages", STARTED + timedelta(days=1), p3=Deleted(page("C")))
     project.land("gateway.events", STARTED, **GATEWAY_EVENTS)
+    project.land("review.labels", STARTED, l1={"kind": "trajectory", "verdict": {"score": 3}})
     built = project.dbt("build", "--exclude", "test_type:unit")
     assert " ERROR=0 " in built
 
@@ -436,6 +437,7 @@ BREACHES = [
     again("raw_slack.messages", "'lost' as _dlt_id"),
     again("raw_slack.users", "'lost' as _dlt_id"),
     again("raw_gateway.events", "'lost' as _dlt_id"),
+    again("raw_review.labels", "'lost' as _dlt_id"),
     again("staging.stg_notion__pages", "null as page_id"),
     again("staging.stg_notion__users"),
     again("staging.stg_slack__channels", "'odd' as kind"),
@@ -446,6 +448,8 @@ BREACHES = [
     again("staging.stg_gateway__tool_calls"),
     again("staging.stg_gateway__tasks"),
     again("staging.stg_gateway__flow_steps"),
+    again("staging.stg_review__labels"),
+    again("evaluation.human_eval_labels", "'odd' as kind, 'odd' as preferred"),
     again("conversations.messages"),
     again("conversations.context_snapshots"),
     again("conversations.request_attributes", "'odd' as kind"),
@@ -468,6 +472,7 @@ BREACHES = [
     again("seeds.chunking_strategies", "'odd' as status, 'odd' as algorithm"),
     again("seeds.embedding_models", "'odd' as status"),
     again("seeds.slack_message_rules"),
+    again("seeds.label_categories", "'odd' as polarity"),
     again("knowledge.slack_conversations"),
     again("knowledge.people"),
     again("knowledge.chunking_configurations"),

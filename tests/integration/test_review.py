@@ -14,12 +14,13 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import psycopg
+import pyarrow as pa
 import pytest
 
 from loreline.cli import main
 from loreline.errors import LorelineError
 from loreline.postgres import connect
-from loreline.review.items import Changes, states
+from loreline.review.items import ITEM_SCHEMA, Changes, put_items, states
 from loreline.review.reviewers import Reviewers
 from loreline.review.store import ItemGoneError, Store
 from loreline.review.verdicts import Verdict
@@ -177,6 +178,37 @@ def test_a_verdict_on_what_has_changed_meanwhile_is_not_taken(settings, store):
         store.label("one", "ann", seen.content_sha256, FIRST)
     label(store, "ann", FIRST)
     assert rows(settings, "select count(*) from {}.labels") == [(1,)]
+
+
+def test_a_push_under_way_holds_up_only_who_judges_what_it_changes(settings, store):
+    put(settings, pair("one"), pair("two"), pair("three"))
+    seen = store.take("ann")
+    changed = pa.Table.from_pylist(
+        [pair("one", a="another answer"), pair("two"), pair("three")], schema=ITEM_SCHEMA
+    )
+    outcome = []
+
+    def judge_it() -> None:
+        with connect(settings, autocommit=True) as connection:
+            try:
+                own = Store(connection, settings)
+                own.label(seen.queue_item_id, "ann", seen.content_sha256, FIRST)
+            except ItemGoneError as error:
+                outcome.append(str(error))
+
+    assert seen.queue_item_id == "one"
+    thread = threading.Thread(target=judge_it)
+    with connect(settings) as pushing:
+        put_items(pushing, settings, changed.to_batches())
+        other = store.take("bob")
+        store.label(other.queue_item_id, "bob", other.content_sha256, FIRST)
+        thread.start()
+        thread.join(0.5)
+        assert thread.is_alive()
+        pushing.commit()
+    thread.join()
+    assert outcome == ["that item has changed since it was shown: look at it again"]
+    assert rows(settings, "select reviewer from {}.labels") == [("bob",)]
 
 
 def test_a_verdict_that_is_sent_twice_is_kept_once(settings, store):
