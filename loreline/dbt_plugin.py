@@ -27,6 +27,7 @@ from dbt_common.exceptions import DbtRuntimeError
 from loreline.errors import LorelineError
 from loreline.lake import duck
 from loreline.lake.catalog import list_tables, load_catalog
+from loreline.lake.made_from import current_snapshots
 from loreline.lake.materialize import (
     Model,
     Reading,
@@ -117,6 +118,8 @@ class Plugin(BasePlugin):
                 empty=model.empty,
             )
             _running.model = model
+            if model.materialized == "table":
+                _running.reading.inputs += current_snapshots(self.settings, model.upstream)
             return ""
         assert step == "end_python", step
         return _running.message

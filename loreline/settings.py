@@ -96,6 +96,11 @@ class Settings:
         "seconds that an item stays open for its reviewer without a sign of them",
         "600",
     )
+    mlflow_tracking_uri: str = _variable(
+        "LORELINE_MLFLOW_TRACKING_URI",
+        "where frozen datasets are entered in MLflow; default: SQLite in LORELINE_HOME",
+        secret=True,
+    )
     snapshot_days: str = _variable(
         "LORELINE_SNAPSHOT_DAYS", "days that snapshots are kept for time travel", "30"
     )

@@ -10,6 +10,7 @@ from loreline.cli import stack
 from loreline.cli.build import build
 from loreline.cli.contents import contents
 from loreline.cli.conversations import diff, node, sessions, tree
+from loreline.cli.datasets import dataset, datasets, freeze
 from loreline.cli.history import history
 from loreline.cli.ingest import ingest
 from loreline.cli.maintain import maintain
@@ -27,6 +28,7 @@ LOAD = "Load and build"
 ASK = "Ask"
 TALK = "Conversations"
 JUDGE = "Review"
+LEARN = "Datasets"
 CARE = "Look after"
 
 app = typer.Typer(
@@ -72,5 +74,8 @@ for command in (sessions, tree, node, diff, replay):
 app.command(rich_help_panel=JUDGE)(serve)
 app.add_typer(reviewer, name="reviewer", rich_help_panel=JUDGE)
 app.add_typer(review, name="review", rich_help_panel=JUDGE)
+for command in (freeze, datasets):
+    app.command(rich_help_panel=LEARN)(command)
+app.add_typer(dataset, name="dataset", rich_help_panel=LEARN)
 for command in (stack.doctor, maintain, stack.upgrade):
     app.command(rich_help_panel=CARE)(command)

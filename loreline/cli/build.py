@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
@@ -20,6 +21,7 @@ from loreline.cli.text import visible_in_color
 from loreline.errors import LorelineError
 
 if TYPE_CHECKING:
+    from dbt.contracts.graph.manifest import Manifest
     from dbt_common.events.base_types import EventMsg
 
     from loreline.settings import Settings
@@ -27,9 +29,10 @@ if TYPE_CHECKING:
 DBT_FAILED = 1
 DBT_BROKE = 2
 
-SELECTING = ("--exclude", "--selector")
 RESOURCE_TYPES = ("--resource-type", "--resource-types", "--exclude-resource-type")
 MANUAL = "tag:manual"
+# `loreline build NAME`: parts of the project that are built on request only.
+PARTS = {"datasets": "tag:datasets"}
 
 
 class Show(StrEnum):
@@ -80,7 +83,7 @@ def build(context: typer.Context, as_json: Json = False) -> None:
     loreline build --select knowledge --full-refresh
 
     Models tagged manual are left out unless they are selected by name; so are dbt's unit tests,
-    which look at no data.
+    which look at no data. `loreline build datasets` builds the datasets, which are manual.
     """
     from loreline.settings import Settings
 
@@ -132,16 +135,25 @@ def child_map(settings: Settings) -> Mapping[str, list[str]]:
     Raises:
         LorelineError: dbt cannot read the project.
     """
-    from dbt.cli.main import dbtRunner
-
     from loreline.settings import PROJECT_ROOT
 
-    folders = ["--project-dir", str(PROJECT_ROOT), "--profiles-dir", str(PROJECT_ROOT)]
+    return manifest(settings, PROJECT_ROOT).child_map
+
+
+def manifest(settings: Settings, project: Path) -> Manifest:
+    """A dbt project as dbt reads it.
+
+    Raises:
+        LorelineError: it cannot.
+    """
+    from dbt.cli.main import dbtRunner
+
+    folders = ["--project-dir", str(project), "--profiles-dir", str(project)]
     with _environment(settings):
         result = dbtRunner().invoke(["--quiet", "--log-level", "none", "parse", *folders])
     if not result.success:
         raise LorelineError("dbt cannot read the project", "see what `dbt parse` says")
-    return result.result.child_map
+    return result.result
 
 
 def print_summary(summary: BuildSummary, *, with_tables: bool = True) -> None:
@@ -179,13 +191,14 @@ def dbt_arguments(arguments: Sequence[str]) -> list[str]:
     """What `dbt` is called with: our project, nothing manual and no unit test unasked."""
     from loreline.settings import PROJECT_ROOT
 
+    arguments = _with_part(arguments)
     complete = ["build", *arguments]
     for option in ("--project-dir", "--profiles-dir"):
         if _value(arguments, option) is None:
             complete += [option, str(PROJECT_ROOT)]
-    if not any(_names(argument, *SELECTING) for argument in arguments) and not _asks_by_name(
-        arguments
-    ):
+    # dbt takes several --exclude, but not one beside --selector.
+    is_selector = any(_names(argument, "--selector") for argument in arguments)
+    if not is_selector and not _asks_by_name(arguments):
         complete += ["--exclude", MANUAL]
     # Unit tests look at the code, not at the data: `dbt build` and `dbt test` in CI run them.
     if not any(_names(argument, *RESOURCE_TYPES) for argument in arguments):
@@ -193,6 +206,13 @@ def dbt_arguments(arguments: Sequence[str]) -> list[str]:
     if not is_interactive():
         complete.append("--no-use-colors")
     return complete
+
+
+def _with_part(arguments: Sequence[str]) -> list[str]:
+    """The arguments, with a part's name at their beginning as what it selects."""
+    if arguments and arguments[0] in PARTS:
+        return ["--select", PARTS[arguments[0]], *arguments[1:]]
+    return list(arguments)
 
 
 def _asks_by_name(arguments: Sequence[str]) -> bool:
@@ -207,7 +227,7 @@ def _asks_by_name(arguments: Sequence[str]) -> bool:
             is_selection = False
         elif is_selection:
             selected += argument.split()
-    names = [name for name in selected if name != MANUAL]
+    names = [name for name in selected if name not in (MANUAL, *PARTS.values())]
     return bool(selected) and all(name.replace("_", "").isalnum() for name in names)
 
 

@@ -43,8 +43,9 @@ FEW_FILES = 5
 # Arrow memory of one row group; its statistics let readers skip what they have read before.
 ROW_GROUP_BYTES = 16 * 1024 * 1024
 
-# The digest lets `table` models see that their content is still the same.
-KEPT_PROPERTIES = ("loreline.content-digest",)
+# The digest lets `table` models see that their content is still the same; what it was made from, a
+# freeze of it find that.
+KEPT_PROPERTIES = ("loreline.content-digest", "loreline.made-from")
 
 
 @dataclass

@@ -51,7 +51,11 @@ def load_statements(settings: Settings) -> list[str]:
 
 
 def attach_statements(
-    settings: Settings, *, read_only: bool, postgres_url: str | None = None
+    settings: Settings,
+    *,
+    read_only: bool,
+    postgres_url: str | None = None,
+    lake: str = "lake",
 ) -> list[str]:
     """SQL that attaches the lake as `lake` and Postgres, always read-only, as `pg`.
 
@@ -59,6 +63,7 @@ def attach_statements(
         settings: the addresses and credentials.
         read_only: whether the lake refuses writes.
         postgres_url: credentials other than the settings' own, such as a reader's.
+        lake: another name for the lake.
     """
     settings.require_stores()
     scheme, _, endpoint = settings.s3_endpoint.partition("://")
@@ -89,7 +94,7 @@ def attach_statements(
     postgres = _quoted(postgres_url or settings.postgres_url)
     return [
         *statements,
-        f"attach {_quoted(settings.catalog_warehouse)} as lake ({', '.join(attach_options)})",
+        f"attach {_quoted(settings.catalog_warehouse)} as {lake} ({', '.join(attach_options)})",
         f"attach {postgres} as pg (type postgres, read_only)",
     ]
 
@@ -120,14 +125,20 @@ def connection_config(settings: Settings) -> dict[str, str]:
     return {"memory_limit": settings.duckdb_memory_limit, "temp_directory": str(spill)}
 
 
-def prepare(connection: duckdb.DuckDBPyConnection, settings: Settings, *, read_only: bool) -> None:
-    """Load the extensions into a connection and attach both stores."""
+def prepare(
+    connection: duckdb.DuckDBPyConnection,
+    settings: Settings,
+    *,
+    read_only: bool,
+    lake: str = "lake",
+) -> None:
+    """Load the extensions into a connection and attach both stores, the lake under this name."""
     for statement in load_statements(settings):
         connection.execute(statement)
     connection.execute("set timezone = 'UTC'")
     # A property of our tables, meant for other engines, at which DuckDB would refuse a merge.
     connection.execute("set global ignore_target_file_size_for_partitioned_tables = true")
-    for statement in attach_statements(settings, read_only=read_only):
+    for statement in attach_statements(settings, read_only=read_only, lake=lake):
         try:
             connection.execute(statement)
         except duckdb.Error as error:

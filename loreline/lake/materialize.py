@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from typing import Any
 
 import duckdb
 import psycopg
@@ -26,6 +27,14 @@ from loreline.lake.commits import (
     last_batch,
     locked,
     rewritten,
+)
+from loreline.lake.made_from import (
+    MadeFrom,
+    code_of,
+    current_snapshots,
+    remember,
+    snapshot_read,
+    tables_read,
 )
 from loreline.postgres import connect
 from loreline.settings import Settings
@@ -49,6 +58,9 @@ class Model:
         is_incremental: how the model's code was compiled: to add to what is there, or as a whole.
         empty: run with `--empty`, so that nothing was read.
         columns: declared columns as (name, type, not null), checked when the contract is enforced.
+        upstream: the lake tables that a Python model may read, as `namespace.table`.
+        project: the folder of the dbt project.
+        variables: dbt's `--vars`.
     """
 
     relation: str
@@ -65,6 +77,9 @@ class Model:
     columns: tuple[tuple[str, str, bool], ...] = ()
     partition_by: tuple[str, ...] = ()
     on_schema_change: str = "append_new_columns"
+    upstream: tuple[str, ...] = ()
+    project: str = ""
+    variables: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def writer(self) -> Writer:
@@ -79,6 +94,7 @@ class Reading:
     Args:
         connection: asked for the bounds, such as the one that holds the table's lock; without one,
             each question opens its own.
+        inputs: of a Python `table` model: the snapshots that were current when it began.
     """
 
     settings: Settings
@@ -87,6 +103,7 @@ class Reading:
     empty: bool = False
     connection: psycopg.Connection | None = None
     bounds: dict[tuple[str, str], tuple[int, int]] = field(default_factory=dict)
+    inputs: list[tuple[str, int | None]] = field(default_factory=list)
 
     def range(self, upstream: str, variant: str = "") -> tuple[int, int]:
         """Fix the bounds for one upstream; the same answer for the rest of the run."""
@@ -189,7 +206,7 @@ def materialize_sql(
             cursor.execute(f"""set variable "low:{upstream}" = {low}""")
             cursor.execute(f"""set variable "high:{upstream}" = {high}""")
         try:
-            cursor.execute(f"create temp table {TEMPORARY} as {sql}")
+            made = _read(settings, cursor, model, sql, already_read)
         finally:
             for upstream, _ in reading.bounds:
                 cursor.execute(f"""reset variable "low:{upstream}" """)
@@ -197,7 +214,7 @@ def materialize_sql(
         _check_contract(cursor, model)
         watermarks = reading.watermarks()
         if model.materialized != "incremental":
-            return _message(_replace(table, cursor, model))
+            return _message(_replace(table, cursor, model, made))
         if fresh:
             _check_unique(cursor, model)
             if model.empty:
@@ -289,15 +306,47 @@ def materialize_seed(
     )
 
 
-def _replace(table: LockedTable, cursor: duckdb.DuckDBPyConnection, model: Model) -> Commit | None:
+def _read(
+    settings: Settings,
+    cursor: duckdb.DuckDBPyConnection,
+    model: Model,
+    sql: str,
+    already_read: Reading | None,
+) -> MadeFrom | None:
+    """Put a model's rows into the temporary table; what those of a `table` were made from."""
+    statement = f"create temp table {TEMPORARY} as {sql}"
+    if model.materialized != "table":
+        cursor.execute(statement)
+        return None
+    if already_read:
+        cursor.execute(statement)
+        # Its reads are its own: what was current at both ends bounds what it read.
+        now = current_snapshots(settings, model.upstream)
+        inputs = tuple(dict.fromkeys([*already_read.inputs, *now]))
+        return MadeFrom(inputs, (), code_of(model.project, "", model.variables))
+    in_lake, outside = tables_read(cursor, sql)
+    cursor.execute("begin")
+    try:
+        cursor.execute(statement)
+        inputs = tuple((name, snapshot_read(cursor, name)) for name in in_lake)
+        cursor.execute("commit")
+    except BaseException:
+        cursor.execute("rollback")
+        raise
+    return MadeFrom(inputs, tuple(outside), code_of(model.project, sql, model.variables))
+
+
+def _replace(
+    table: LockedTable, cursor: duckdb.DuckDBPyConnection, model: Model, made: MadeFrom | None
+) -> Commit | None:
     digest = "/".join([_digest(cursor), *model.partition_by])
     if table.content_digest() == digest:
+        if made and table.stored:
+            remember(table.stored, digest, made)
         return None
+    properties = {"content-digest": digest} | ({"made-from": made.to_json()} if made else {})
     return table.overwrite(
-        _rows(cursor),
-        model.writer,
-        properties={"content-digest": digest},
-        partition_by=model.partition_by,
+        _rows(cursor), model.writer, properties=properties, partition_by=model.partition_by
     )
 
 

@@ -10,6 +10,7 @@ from loreline.settings import Settings
 # The switches under which dlt, dbt and what they bring send nothing about their use.
 NO_TELEMETRY = {
     "DO_NOT_TRACK": "1",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
     "DBT_SEND_ANONYMOUS_USAGE_STATS": "false",
     "RUNTIME__DLTHUB_TELEMETRY": "false",
 }

@@ -7,6 +7,11 @@
     {% do columns.append([column.name, column.data_type, "not_null" in constraints | join(" ")]) %}
   {% endfor %}
   {% set unique_key = config.get("unique_key") or [] %}
+  {% set upstream = [] %}
+  {% for node in model.depends_on.nodes if graph.nodes[node] or graph.sources[node] %}
+    {% set read = graph.nodes[node] or graph.sources[node] %}
+    {% do upstream.append(read.schema ~ "." ~ (read.identifier or read.alias)) %}
+  {% endfor %}
   {% do return({
     "relation": this.schema ~ "." ~ this.identifier,
     "name": this.schema ~ "." ~ this.identifier,
@@ -22,6 +27,9 @@
     "columns": columns,
     "partition_by": config.get("partition_by") or [],
     "on_schema_change": config.get("on_schema_change") or "append_new_columns",
+    "upstream": upstream,
+    "project": invocation_args_dict.get("project_dir") or ".",
+    "variables": invocation_args_dict.get("vars") or {},
   }) %}
 {% endmacro %}
 

@@ -29,6 +29,7 @@ from tests.end_to_end.steps import Build, Command, Step
 PROJECT = [
     "dbt_project.yml",
     "profiles.yml",
+    "selectors.yml",
     "macros",
     "models",
     "python_models",

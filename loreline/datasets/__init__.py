@@ -1,0 +1,1 @@
+"""Frozen datasets: tagged snapshots, exports, and the registry that names them."""
