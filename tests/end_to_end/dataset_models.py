@@ -193,7 +193,7 @@ def conversations(first: int = 0, count: int = 24) -> list[Json]:
     """Requests of which some are asked twice, some have tools, and one is hostile."""
     events = []
     for n in range(first, first + count):
-        question = HOSTILE if n == 3 else f"question {n}"
+        question = HOSTILE if n in (3, 4) else f"question {n}"
         history = [system("Be brief."), user(question)]
         places = {"at": 10 * n, "session": f"s{n}", "theme_id": f"theme {n % 3}"}
         if n % 3 == 0:
