@@ -31,6 +31,8 @@ DBT_BROKE = 2
 
 RESOURCE_TYPES = ("--resource-type", "--resource-types", "--exclude-resource-type")
 MANUAL = "tag:manual"
+# With what hangs from it: the tests of such a model may read others, too.
+WITHOUT_MANUAL = ["--exclude", f"{MANUAL}+"]
 # `loreline build NAME`: parts of the project that are built on request only.
 PARTS = {"datasets": "tag:datasets"}
 
@@ -199,7 +201,7 @@ def dbt_arguments(arguments: Sequence[str]) -> list[str]:
     # dbt takes several --exclude, but not one beside --selector.
     is_selector = any(_names(argument, "--selector") for argument in arguments)
     if not is_selector and not _asks_by_name(arguments):
-        complete += ["--exclude", MANUAL]
+        complete += WITHOUT_MANUAL
     # Unit tests look at the code, not at the data: `dbt build` and `dbt test` in CI run them.
     if not any(_names(argument, *RESOURCE_TYPES) for argument in arguments):
         complete += ["--exclude-resource-type", "unit_test"]
@@ -272,7 +274,7 @@ class _DbtLog:
         if event.info.name == "MainEncounteredError":
             return not event.data.exc  # Ctrl-C
         if event.info.name == "NoNodesForSelectionCriteria":
-            return event.data.spec_raw == MANUAL
+            return event.data.spec_raw in WITHOUT_MANUAL
         return event.info.name == "MainStackTrace"
 
 

@@ -283,7 +283,7 @@ def temporary_lakehouse(
         model_path=str(tiny_model or ""),
     )
     settings.home.mkdir(parents=True)
-    project = _copied_project(folder / "project")
+    project = copied_project(folder / "project")
     if tiny_model:
         (project / "seeds" / "embedding_models.csv").write_text(TINY_MODEL_SEED)
     for file, changes in SMALL_SLICES.items() if in_small_slices else ():
@@ -303,7 +303,8 @@ def replace_in(file: Path, old: str, new: str) -> None:
     file.write_text(text.replace(old, new))
 
 
-def _copied_project(folder: Path) -> Path:
+def copied_project(folder: Path) -> Path:
+    """Copy the dbt project, as it is here, into a folder."""
     for name in PROJECT:
         place = PROJECT_ROOT / name
         if place.is_dir():

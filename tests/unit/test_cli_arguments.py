@@ -106,13 +106,20 @@ def test_dbt_gets_our_project_and_what_it_was_given() -> None:
         (["--select=backfill other_model"], False),
         (["--select", "backfill", "--threads", "2"], False),
         (["-s", "tag:manual"], False),
-        (["--exclude", "tag:slow"], False),
+        (["--exclude", "tag:slow"], True),
+        (["datasets"], False),
+        (["datasets", "--full-refresh"], False),
         (["--selector=nightly"], False),
     ],
 )
 def test_manual_models_wait_until_they_are_named(arguments: list[str], leaves_out: bool) -> None:
     complete = dbt_arguments(arguments)
-    assert (("--exclude", "tag:manual") in pairwise(complete)) is leaves_out
+    assert (("--exclude", "tag:manual+") in pairwise(complete)) is leaves_out
+
+
+def test_the_datasets_are_a_part_of_the_project() -> None:
+    complete = dbt_arguments(["datasets", "--full-refresh"])
+    assert complete[:4] == ["build", "--select", "tag:datasets", "--full-refresh"]
 
 
 @pytest.mark.parametrize("arguments", [["--target", "prod"], ["--target=prod"], ["-t", "prod"]])
