@@ -1,8 +1,8 @@
 """What a `table` model's rows were made from: snapshots of what it read, and the code that ran.
 
 Recorded in the properties of the snapshot that holds the rows. A later build that gives the same
-rows writes no snapshot: what that one read is kept in a property of the table, beside the digest of
-the rows, because what the first one read may have expired since.
+rows writes no snapshot: what that one read is kept in a property of the table, because what the
+first one read may have expired since.
 """
 
 from __future__ import annotations
@@ -113,24 +113,34 @@ def made_from(table: Table, snapshot: Snapshot) -> MadeFrom | None:
 
     None for what names no inputs: landed rows, seeds, incremental models.
     """
-    summary = snapshot.summary.additional_properties if snapshot.summary else {}
+    own = _own(snapshot)
     if text := table.properties.get(PROPERTY):
         later = json.loads(text)
-        if later["digest"] == summary.get(DIGEST):
+        if later["instead_of"] == _key(own):
             return MadeFrom.from_json(later["made_from"])
-    text = summary.get(PROPERTY)
-    return MadeFrom.from_json(text) if text else None
+    return MadeFrom.from_json(own[PROPERTY]) if own[PROPERTY] else None
 
 
-def remember(table: Table, digest: str, made: MadeFrom) -> None:
+def remember(table: Table, made: MadeFrom) -> None:
     """Note that the rows a table holds are also what another build made from other inputs."""
     snapshot = table.current_snapshot()
     assert snapshot is not None
     if made_from(table, snapshot) == made:
         return
-    noted = json.dumps({"digest": digest, "made_from": made.to_json()})
+    noted = json.dumps({"instead_of": _key(_own(snapshot)), "made_from": made.to_json()})
     with table.transaction() as transaction:
         transaction.set_properties({PROPERTY: noted})
+
+
+def _own(snapshot: Snapshot) -> dict[str, str]:
+    """What a snapshot itself says; a compacted one says the same as the one before it."""
+    summary = snapshot.summary.additional_properties if snapshot.summary else {}
+    return {name: summary.get(name, "") for name in (DIGEST, PROPERTY)}
+
+
+def _key(own: Mapping[str, str]) -> str:
+    # Of the inputs too: the same rows may come back later, from others than were noted then.
+    return hashlib.sha256(json.dumps(own, sort_keys=True).encode()).hexdigest()
 
 
 def code_of(project: str, sql: str = "", variables: Mapping[str, Any] | None = None) -> Code:

@@ -342,7 +342,7 @@ def _replace(
     digest = "/".join([_digest(cursor), *model.partition_by])
     if table.content_digest() == digest:
         if made and table.stored:
-            remember(table.stored, digest, made)
+            remember(table.stored, made)
         return None
     properties = {"content-digest": digest} | ({"made-from": made.to_json()} if made else {})
     return table.overwrite(
