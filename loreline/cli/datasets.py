@@ -119,7 +119,7 @@ def datasets(as_json: Json = False) -> None:
     else:
         say("No dataset is frozen: `loreline freeze DATASET --name NAME` freezes one.")
     for name in begun:
-        say(f"{name} was begun and not finished: freeze it again, or --discard {name}.")
+        say(f"{name} is being frozen, or was not finished: freeze it again, or --discard {name}.")
 
 
 dataset = typer.Typer(help="Look at frozen datasets.", no_args_is_help=True)

@@ -9,6 +9,7 @@ from typing import Any
 from loreline.datasets.card import counted
 from loreline.datasets.exports import KEY, Source
 from loreline.datasets.registry import FrozenDataset
+from loreline.datasets.verify import rows_of
 from loreline.lake import duck
 from loreline.settings import Settings
 
@@ -43,10 +44,7 @@ class Difference:
 def difference(settings: Settings, before: FrozenDataset, after: FrozenDataset) -> Difference:
     """Compare two frozen datasets, each at its tag."""
     with duck.connect(settings.as_reader()) as connection:
-        sources = [
-            Source(connection, frozen.dataset, frozen.iceberg_snapshot_id, frozen.where)
-            for frozen in (before, after)
-        ]
+        sources = [rows_of(connection, frozen) for frozen in (before, after)]
         columns = [set(source.columns()) for source in sources]
         shared = sorted((columns[0] & columns[1]) - {KEY})
         for name, source in zip(("a", "b"), sources, strict=True):

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import duckdb
+
 from loreline.datasets import exports, snapshots, stored
+from loreline.datasets.condition import checked
 from loreline.datasets.exports import Source
 from loreline.datasets.registry import FrozenDataset
 from loreline.lake import duck
@@ -55,6 +58,16 @@ class Verification:
         return self.is_same_content and all(file.is_equal for file in self.files)
 
 
+def rows_of(connection: duckdb.DuckDBPyConnection, frozen: FrozenDataset) -> Source:
+    """The rows of a frozen dataset, at its snapshot.
+
+    Raises:
+        LorelineError: its condition is none that a freeze would have taken.
+    """
+    source = Source(connection, frozen.dataset, frozen.iceberg_snapshot_id)
+    return replace(source, where=checked(connection, frozen.where, source.columns()))
+
+
 def verify(
     settings: Settings, frozen: FrozenDataset, progress: Callable[[str], None] = lambda _: None
 ) -> Verification:
@@ -70,7 +83,7 @@ def verify(
         duck.connect(settings.as_reader()) as connection,
         tempfile.TemporaryDirectory(dir=settings.home) as folder,
     ):
-        source = Source(connection, frozen.dataset, frozen.iceberg_snapshot_id, frozen.where)
+        source = rows_of(connection, frozen)
         written = exports.write(source, Path(folder), progress)
     again = {file.path: file.sha256 for file in written.files}
     progress("reading what is stored …")

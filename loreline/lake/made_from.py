@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import subprocess
 from collections.abc import Iterable, Mapping
@@ -26,6 +27,7 @@ from loreline.settings import Settings
 
 PROPERTY = "loreline.made-from"
 DIGEST = "loreline.content-digest"
+GIT_PLACES = {"GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX", "GIT_COMMON_DIR"}
 _IN_LAKE = re.compile(r'"?lake"?\."?([^".]+)"?\."?([^".]+)"?')
 
 
@@ -175,8 +177,14 @@ def git(folder: Path, *arguments: str) -> str:
         OSError: there is no git.
         subprocess.CalledProcessError: it failed.
     """
+    # Set in a hook of git's, they would name another repository; and no hook is to run.
+    environment = {name: value for name, value in os.environ.items() if name not in GIT_PLACES}
     done = subprocess.run(
-        ["git", "-C", str(folder), *arguments], check=True, capture_output=True, text=True
+        ["git", "-c", f"core.hooksPath={os.devnull}", "-C", str(folder), *arguments],
+        check=True,
+        capture_output=True,
+        text=True,
+        env=environment,
     )
     return done.stdout.strip()
 
