@@ -90,19 +90,22 @@ def put_items(
         written = connection.execute(
             _in_schema(
                 settings,
-                "insert into {}.items as held (queue_item_id, kind, stratum, priority, reason,"
+                "insert into {0}.items as held (queue_item_id, kind, stratum, priority, reason,"
                 " leaf_node_ids, pair_id, content, content_sha256)"
                 " select queue_item_id, kind, stratum, priority, reason, leaf_node_ids, pair_id,"
                 " content::json, content_sha256 from arriving"
+                # Left out here, because `on conflict` would lock also what it does not change.
+                " where not exists (select from {0}.items as held"
+                " where held.queue_item_id = arriving.queue_item_id and withdrawn_at is null"
+                " and (held.kind, held.stratum, held.priority, held.reason, held.leaf_node_ids,"
+                " held.pair_id, held.content_sha256) is not distinct from"
+                " (arriving.kind, arriving.stratum, arriving.priority, arriving.reason,"
+                " arriving.leaf_node_ids, arriving.pair_id, arriving.content_sha256))"
                 " on conflict (queue_item_id) do update set kind = excluded.kind,"
                 " stratum = excluded.stratum, priority = excluded.priority,"
                 " reason = excluded.reason, leaf_node_ids = excluded.leaf_node_ids,"
                 " pair_id = excluded.pair_id, content = excluded.content,"
                 " content_sha256 = excluded.content_sha256, pushed_at = now(), withdrawn_at = null"
-                " where (held.kind, held.stratum, held.priority, held.reason, held.leaf_node_ids,"
-                " held.pair_id, held.content_sha256, held.withdrawn_at) is distinct from"
-                " (excluded.kind, excluded.stratum, excluded.priority, excluded.reason,"
-                " excluded.leaf_node_ids, excluded.pair_id, excluded.content_sha256, null)"
                 # A row that was there before was changed by this transaction, not made by it.
                 " returning held.xmax = 0",
             )

@@ -180,7 +180,7 @@ def test_a_verdict_on_what_has_changed_meanwhile_is_not_taken(settings, store):
     assert rows(settings, "select count(*) from {}.labels") == [(1,)]
 
 
-def test_a_push_under_way_holds_up_only_who_judges_what_it_changes(settings, store):
+def test_a_push_under_way_holds_up_only_who_judges_what_it_changes(settings, store, connection):
     put(settings, pair("one"), pair("two"), pair("three"))
     seen = store.take("ann")
     changed = pa.Table.from_pylist(
@@ -198,14 +198,15 @@ def test_a_push_under_way_holds_up_only_who_judges_what_it_changes(settings, sto
 
     assert seen.queue_item_id == "one"
     thread = threading.Thread(target=judge_it)
-    with connect(settings) as pushing:
+    # Rather an error than a test that waits for itself.
+    connection.execute("set lock_timeout = '20s'")
+    with connect(settings) as pushing, pushing.transaction():
         put_items(pushing, settings, changed.to_batches())
         other = store.take("bob")
         store.label(other.queue_item_id, "bob", other.content_sha256, FIRST)
         thread.start()
         thread.join(0.5)
         assert thread.is_alive()
-        pushing.commit()
     thread.join()
     assert outcome == ["that item has changed since it was shown: look at it again"]
     assert rows(settings, "select reviewer from {}.labels") == [("bob",)]
