@@ -103,10 +103,10 @@ class Source:
         rows = self.connection.execute(f"describe select * from {self.relation()}").fetchall()
         return {name: kind for name, kind, *_ in rows if not name.startswith("_")}
 
-    def relation(self, alias: str = TABLE) -> str:
+    def relation(self) -> str:
         """What to write behind `from`."""
         schema, name = self.table.split(".")
-        return f'lake."{schema}"."{name}" as {alias} at (version => {self.snapshot_id})'
+        return f'lake."{schema}"."{name}" as {TABLE} at (version => {self.snapshot_id})'
 
     def rows(
         self,
@@ -264,10 +264,12 @@ def _check(source: Source, columns: dict[str, str]) -> None:
 
 def _parts(source: Source, columns: dict[str, str]) -> list[tuple[str, str]]:
     """(side, split) in the order of the files; the side is empty where there is none."""
-    side = f"coalesce({SIDE}, '')" if SIDE in columns else "''"
+    has_sides = SIDE in columns
+    side = SIDE if has_sides else "''"
     found = source.rows([f"distinct {side}, {SPLIT}"]).fetchall()
-    for part in found:
-        if bad := [name for name in part if name and not FILE_NAME.fullmatch(name)]:
+    for side, split in found:
+        names = [side, split] if has_sides else [split]
+        if bad := [name for name in names if not FILE_NAME.fullmatch(name or "")]:
             raise LorelineError(
                 f"{bad[0]!r} cannot be the name of a split's file",
                 "use lower-case letters, digits and underscores in split and partition",
@@ -283,25 +285,29 @@ def split_order(split: str) -> tuple[int, str]:
 def _shape(source: Source, column: str) -> Shape | None:
     """The shape of a column's messages; None where it holds plain text.
 
+    What most rows hold decides: somebody may have typed a text that looks like a list of messages.
+
     Raises:
-        LorelineError: some of its rows hold messages, and others do not.
+        LorelineError: most of its rows hold messages, and others do not.
     """
-    shape, others, found = Shape(set(), set()), "", False
-    reader = source.rows([KEY, _name(column)]).to_arrow_reader(FETCHED_ROWS)
-    for batch in reader:
+    shape, found, others = Shape(set(), set()), 0, []
+    reader = source.rows([KEY, _name(column)], f"{_name(column)} is not null")
+    for batch in reader.to_arrow_reader(FETCHED_ROWS):
         for key, text in zip(batch[0].to_pylist(), batch[1].to_pylist(), strict=True):
             messages = parsed(text)
             if messages is None:
-                others = others or (key if text is not None else "")
+                others.append(key)
             else:
-                found = True
+                found += 1
                 shape.widen(messages)
-    if found and others:
+    if found <= len(others):
+        return None
+    if others:
         raise LorelineError(
-            f"{column} of example {others} is no list of messages, though that of others is",
+            f"{column} of example {others[0]} is no list of messages, though that of others is",
             "correct the model and build the dataset again",
         )
-    return shape if found else None
+    return shape
 
 
 def _name(column: str) -> str:

@@ -8,7 +8,6 @@ import random
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
@@ -87,6 +86,12 @@ def as_text(lakehouse, name, folder, project):
     """What is said of a dataset that is frozen, and cannot be rebuilt."""
     run(lakehouse, *freezing(lakehouse, SFT, name, folder))
     return run(lakehouse, "freeze", "--rebuild", name, *project, exit_code=1)
+
+
+def snapshots(lakehouse):
+    """Every snapshot of every table, as (table, snapshot id)."""
+    prefix = lakehouse.settings.prefix
+    return {(prefix + name, one) for name, ids in lakehouse.snapshots().items() for one in ids}
 
 
 def facts(lakehouse, name):
@@ -494,31 +499,19 @@ def test_nothing_that_happens_later_changes_it(stack, tmp_path):
             "    model,",
             "    'x' as model,",
         )
-        with (lakehouse.project / "seeds" / "seed_themes.csv").open("a") as file:
-            header = file.name
-        fields = Path(header).read_text().splitlines()[0].split(",")
-        with Path(header).open("a") as file:
-            file.write(",".join(["theme 1", "Another title", *["x"] * (len(fields) - 3), "true"]))
-            file.write("\n")
+        themes = lakehouse.project / "seeds" / "seed_themes.csv"
+        *_, last = themes.read_text().splitlines()
+        themes.write_text(themes.read_text() + f"theme 1,{last.partition(',')[2]}\n")
         commit(lakehouse.project)
         lakehouse.build(*WITH_UPSTREAM)
         lakehouse.build(*WITH_UPSTREAM, "--full-refresh")
         shown = facts(lakehouse, "before")
         kept = {(one["table"], one["snapshot_id"]) for one in shown["upstream"]}
-        gone = {
-            (lakehouse.settings.prefix + table, snapshot)
-            for table, snapshots in lakehouse.snapshots().items()
-            for snapshot in snapshots
-        }
+        before = snapshots(lakehouse)
         for days in (40, 80):
             lakehouse.start("maintain", days_later=days).result()
-        there = {
-            (lakehouse.settings.prefix + table, snapshot)
-            for table, snapshots in lakehouse.snapshots().items()
-            for snapshot in snapshots
-        }
-        assert gone - there, "nothing has expired"
-        assert kept <= there
+        assert before - snapshots(lakehouse), "nothing has expired"
+        assert kept <= snapshots(lakehouse)
 
         verified = as_json(lakehouse, "freeze", "--verify", "before")
         assert verified["is_equal"]
