@@ -58,6 +58,18 @@ SMALL_SLICES = {
 # When something was done, and the numbers that commits were given: they differ from run to run.
 NEVER_THE_SAME = {"built_at", "embedded_at", "landed_at", "pushed_batch", "raw_batch"}
 
+# What was so only in between depends on when one looked: it stays, marked.
+_NOT_SUPERSEDED = "superseded_by is null"
+STILL_SO = {
+    "evaluation.trajectory_units": _NOT_SUPERSEDED,
+    "evaluation.trajectory_features": _NOT_SUPERSEDED,
+    "evaluation.cluster_category_labels": (
+        "not is_withdrawn and subject_id in (select trajectory_id"
+        f" from {{lake}}evaluation.trajectory_units where {_NOT_SUPERSEDED})"
+    ),
+    "evaluation.candidate_preference_pairs": "is_wanted",
+}
+
 Rows = list[tuple[Any, ...]]
 State = dict[str, Rows]
 
@@ -206,10 +218,9 @@ class Lakehouse:
                 described = connection.execute(f"describe {table}").fetchall()
                 columns = [row[0] for row in described if row[0] not in NEVER_THE_SAME]
                 listed = ", ".join(name for name in columns if not name.startswith("_"))
-                # What was seen only in between depends on when one looked.
-                seen = "where superseded_by is null" if "superseded_by" in columns else ""
+                current = self.with_names(STILL_SO.get(name, "true"))
                 held[name] = connection.execute(
-                    f"select {listed} from {table} {seen} order by all"
+                    f"select {listed} from {table} where {current} order by all"
                 ).fetchall()
         return held | self._served() | self._operations()
 
