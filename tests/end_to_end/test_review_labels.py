@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import random
 import threading
@@ -14,6 +15,7 @@ import pytest
 from dlt_sources import load
 from loreline.errors import LorelineError
 from loreline.postgres import connect
+from loreline.review.categories import read_categories
 from loreline.review.store import Store
 from loreline.review.verdicts import Verdict
 from tests.end_to_end.lakehouse import temporary_lakehouse
@@ -222,6 +224,14 @@ def test_labels_written_while_they_land_and_are_built_come_once(lakehouse, monke
         " group by all having count(*) > 1"
     )
     assert twice == []
+
+
+def test_the_page_offers_the_categories_that_were_built(lakehouse):
+    lakehouse.build(*LABELS)
+    found = read_categories(lakehouse.settings)
+    with (lakehouse.project / "seeds" / "label_categories.csv").open() as file:
+        wanted = {row["category"]: row["key"] for row in csv.DictReader(file)}
+    assert {each.category: each.key for each in found} == wanted
 
 
 def test_a_review_is_in_postgres_and_nowhere_else(lakehouse):
