@@ -88,7 +88,8 @@ def _draw(browser, address: str, token: str) -> None:
     page.get_by_label("Your token").fill(token)
     page.keyboard.press("Enter")
     page.wait_for_url(f"{address}/review")
-    page.keyboard.press("a")
+    # Which side stands where is drawn.
+    page.keyboard.press("a" if "TX-20417" in page.locator(".side").first.inner_text() else "b")
     page.keyboard.press("2")
     _picture(page, "review-pair")
     with page.expect_navigation():
