@@ -127,6 +127,7 @@ def _prepared(
                 "commit": code.commit,
                 "is_clean": code.is_clean,
                 "outside": list(made.outside),
+                "made_from": made.to_json(),
             },
             writer=exports.writer_settings()
             | {

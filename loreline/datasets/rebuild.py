@@ -79,14 +79,14 @@ def rebuild(
     snapshots.tagged(settings, frozen.dataset, frozen.tag, frozen.iceberg_snapshot_id)
     for one in frozen.upstream:
         snapshots.tagged(settings, one.table, one.tag, one.snapshot_id)
-    models = _models(settings, frozen)
-    for table, (_, made) in models.items():
+    models = _models(frozen)
+    for table, _, made in models:
         _refuse_unrepeatable(table, made)
     rebuilt = []
-    for commit in dict.fromkeys(made.code.commit for _, made in models.values()):
+    for commit in dict.fromkeys(made.code.commit for _, _, made in models):
         progress(f"commit {commit[:12]} …")
         with worktree(project, commit) as folder:
-            for table, (snapshot_id, made) in models.items():
+            for table, snapshot_id, made in models:
                 if made.code.commit == commit:
                     progress(f"running {table} …")
                     rebuilt.append(_rerun(settings, folder, table, snapshot_id, made))
@@ -117,23 +117,22 @@ def worktree(project: Path, commit: str) -> Iterator[Path]:
             git(project, "worktree", "remove", "--force", str(folder))
 
 
-def _models(settings: Settings, frozen: FrozenDataset) -> dict[str, tuple[int, MadeFrom]]:
-    """The models to run: the dataset's, and the SQL models of its layer that it comes from."""
+def _models(frozen: FrozenDataset) -> list[tuple[str, int, MadeFrom]]:
+    """What to run: the dataset, and the SQL models of its layer that it comes from."""
     layer = frozen.dataset.rsplit(".", 1)[0] + "."
-    wanted = [(frozen.dataset, frozen.iceberg_snapshot_id)]
-    wanted += [(one.table, one.snapshot_id) for one in frozen.upstream]
-    found = {}
-    for table, snapshot_id in wanted:
-        made = snapshots.made_at(settings, table, snapshot_id)
-        is_sql = made is not None and bool(made.code.sql_sha256)
-        if table.startswith(layer) and made and is_sql:
-            found[table] = snapshot_id, made
-        elif table == frozen.dataset:
-            raise LorelineError(
-                f"{table} is no SQL model, so that there is nothing to run again",
-                "its snapshot is tagged: `loreline freeze --verify` compares its bytes",
-            )
-    return found
+    recorded = [(frozen.dataset, frozen.iceberg_snapshot_id, frozen.parameters["made_from"])]
+    recorded += [(one.table, one.snapshot_id, one.made_from) for one in frozen.upstream]
+    models = [
+        (table, snapshot_id, MadeFrom.from_json(text))
+        for table, snapshot_id, text in recorded
+        if table.startswith(layer) and text
+    ]
+    if not models[0][2].code.sql_sha256:
+        raise LorelineError(
+            f"{frozen.dataset} is no SQL model, so that there is nothing to run again",
+            "its snapshot is tagged: `loreline freeze --verify` compares its bytes",
+        )
+    return [model for model in models if model[2].code.sql_sha256]
 
 
 def _refuse_unrepeatable(table: str, made: MadeFrom) -> None:

@@ -41,12 +41,15 @@ class Upstream:
         snapshot_id: of the table.
         tag: under which the snapshot is kept.
         read_by: the tables whose rows were made from it.
+        made_from: JSON of what it was itself made from when the dataset was frozen (later builds
+            may note other inputs for the same rows); empty where that is not recorded.
     """
 
     table: str
     snapshot_id: int
     tag: str
     read_by: tuple[str, ...]
+    made_from: str = ""
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,8 @@ class FrozenDataset:
         row_count: rows that were frozen.
         content_sha256: of the rows, in their order.
         upstream: the snapshots that it was made from.
-        parameters: the condition, dbt's variables, note and licence.
+        parameters: the condition, note and licence, and what the dataset was made from: commit,
+            dbt's variables, inputs.
         writer: how the files were written, and the files.
         code_version: of Loreline and, behind a `+`, the git commit that built the dataset.
         mlflow_run_id: of the MLflow run that has the dataset among its inputs.

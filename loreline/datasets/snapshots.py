@@ -67,10 +67,12 @@ def upstream(settings: Settings, name: str, snapshot_id: int, tag: str) -> list[
     catalog = load_catalog(settings)
     load = lru_cache(maxsize=None)(lambda table: find_table(catalog, table))
     read_by: dict[tuple[str, int], list[str]] = {}
+    recorded: dict[tuple[str, int], MadeFrom | None] = {}
     waiting = deque([(name, snapshot_id)])
     while waiting:
         reader, reader_snapshot = waiting.popleft()
         made = _recorded(load(reader), reader, reader_snapshot, name)
+        recorded[reader, reader_snapshot] = made
         for table, read in made.inputs if made else ():
             # An empty table has no snapshot to keep; a table's own past is not gone through.
             if read is None:
@@ -92,19 +94,9 @@ def upstream(settings: Settings, name: str, snapshot_id: int, tag: str) -> list[
             continue
         tags[table] = number = tags.get(table, 0) + 1
         own = tag if number == 1 else f"{tag}@{number}"
-        found.append(Upstream(table, read, own, tuple(readers)))
-    for one in found:
-        _recorded(load(one.table), one.table, one.snapshot_id, name)
+        made = recorded.get((table, read)) or _recorded(load(table), table, read, name)
+        found.append(Upstream(table, read, own, tuple(readers), made.to_json() if made else ""))
     return sorted(found, key=lambda one: (one.table, one.tag))
-
-
-def made_at(settings: Settings, table: str, snapshot_id: int) -> MadeFrom | None:
-    """What a snapshot was made from; None where it names no inputs.
-
-    Raises:
-        LorelineError: it has expired.
-    """
-    return _recorded(find_table(load_catalog(settings), table), table, snapshot_id, table)
 
 
 def keep(settings: Settings, table: str, snapshot_id: int, tag: str) -> None:

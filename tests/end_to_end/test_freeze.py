@@ -602,6 +602,7 @@ def test_upstream_that_moves_without_other_rows_is_what_is_tagged(stack, tmp_pat
         put_models(lakehouse.project)
         lakehouse.land("gateway", write_events(tmp_path / "1" / "events.jsonl", conversations()))
         lakehouse.build(*WITH_UPSTREAM)
+        run(lakehouse, *freezing(lakehouse, SFT, "first", tmp_path))
         dataset = lakehouse.snapshots()[f"datasets.{SFT}"]
         lakehouse.build("build", "--select", "messages", "--full-refresh", *NO_TESTS)
         lakehouse.build(*ONLY_DATASETS)
@@ -617,6 +618,9 @@ def test_upstream_that_moves_without_other_rows_is_what_is_tagged(stack, tmp_pat
         table.manage_snapshots().remove_tag("frozen-moved").commit()
         lakehouse.start("maintain", days_later=80).result()
         refused = run(lakehouse, *freezing(lakehouse, SFT, "expired", tmp_path), exit_code=1)
+        # What was noted since, and has expired, is not what the first was made from.
+        project = ["--project-dir", str(lakehouse.project)]
+        run(lakehouse, "freeze", "--rebuild", "first", *project)
         assert f"of {messages}, which" in refused and "has expired" in refused
 
 
