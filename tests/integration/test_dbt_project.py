@@ -403,12 +403,20 @@ def build_a_little(project: Project) -> None:
     project.land("notion.pages", STARTED, p1=page("A"), p2=page("B"), p3=page("C"))
     project.land("notion.pages", STARTED + timedelta(days=1), p3=Deleted(page("C")))
     project.land("gateway.events", STARTED, **GATEWAY_EVENTS)
-    project.land("review.labels", STARTED, l1={"kind": "trajectory", "verdict": {"score": 3}})
+    project.land("review.labels", STARTED, l1=LABEL)
     built = project.dbt("build", "--exclude", "test_type:unit")
     assert " ERROR=0 " in built
 
 
 TASK = {"index": 0, "sub_prompt": "look"}
+LABEL = {
+    "kind": "trajectory",
+    "queue_item_id": "q1",
+    "leaf_node_ids": ["leaf"],
+    "reviewer": "ann",
+    "verdict": {"score": 3},
+}
+ASKED_TWICE = [user("which is better?")]
 STEP = {"flow_id": "f", "node_id": "n", "parent_node_ids": ["m"], "kind": "worker"}
 GATEWAY_EVENTS = {
     "k1": chat(
@@ -417,6 +425,10 @@ GATEWAY_EVENTS = {
     "k2": event("llm.tool.completed", 1, turn_id="t1", tool_call_id="c"),
     "k3": event("taskification.completed", 1, turn_id="t1", tasks=[TASK]),
     "k4": event("flow.node.started", 1, **STEP),
+    "k5": chat("t5", ASKED_TWICE, assistant("the first")),
+    "k6": chat("t6", ASKED_TWICE, assistant("the second"), at=1),
+    "k7": event("feedback.ranked", 2, tenant="t", turn_id="t5", rank=0),
+    "k8": event("feedback.ranked", 2, tenant="t", turn_id="t6", rank=1),
 }
 
 
@@ -448,8 +460,20 @@ BREACHES = [
     again("staging.stg_gateway__tool_calls"),
     again("staging.stg_gateway__tasks"),
     again("staging.stg_gateway__flow_steps"),
+    again("staging.stg_gateway__feedback"),
     again("staging.stg_review__labels"),
     again("evaluation.human_eval_labels", "'odd' as kind, 'odd' as preferred"),
+    again("evaluation.trajectory_units", "'odd' as outcome"),
+    again("evaluation.trajectory_features"),
+    again(
+        "evaluation.cluster_category_labels",
+        "'odd' as subject_kind, 'odd' as category, 'odd' as labeller",
+    ),
+    again("evaluation.candidate_preference_pairs", "'odd' as reason"),
+    again("evaluation.preference_labels", "'odd' as labeller, 'odd' as preferred"),
+    again("evaluation.preference_consensus", "'odd' as preferred"),
+    again("evaluation.human_sample_queue", "'odd' as kind, 'odd' as status"),
+    again("evaluation.label_agreement"),
     again("conversations.messages"),
     again("conversations.context_snapshots"),
     again("conversations.request_attributes", "'odd' as kind"),
@@ -462,6 +486,7 @@ BREACHES = [
     again("conversations.conversation_sessions"),
     again("conversations.execution_run_records"),
     again("conversations.response_branch_records"),
+    again("conversations.response_feedback"),
     again("conversations.taskification_results", "'odd' as told_by"),
     again("conversations.flow_nodes"),
     again("conversations.flow_edges", "'odd' as kind"),
@@ -472,6 +497,12 @@ BREACHES = [
     again("seeds.chunking_strategies", "'odd' as status, 'odd' as algorithm"),
     again("seeds.embedding_models", "'odd' as status"),
     again("seeds.slack_message_rules"),
+    again("seeds.preference_settings"),
+    again("seeds.preference_labellers"),
+    again("seeds.label_rules"),
+    again("seeds.label_rules", "'odd' as category, 'odd' as measure"),
+    again("seeds.review_queue", "'odd' as kind"),
+    again("seeds.review_queue", "'odd' as reason"),
     again("seeds.label_categories", "'odd' as polarity"),
     again("knowledge.slack_conversations"),
     again("knowledge.people"),
@@ -481,6 +512,7 @@ BREACHES = [
     again("serving.vector_collections"),
     again("serving.vector_collections", "null as vector_collection"),
     again("serving.lineage_copies"),
+    again("serving.review_items"),
     again("serving.lineage_copies", "null as table_name"),
     # A version that repeats the one before, under a number that leaves a gap.
     again("knowledge.documents", "'v9' as document_version_id, 9 as version_number", A_PAGE),
