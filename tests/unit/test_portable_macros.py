@@ -178,6 +178,17 @@ CASES = [
             "null": (None, None),
         },
     ),
+    *each(
+        "replace_all",
+        "replace_all('x', regex('[0-9]+\\\\s'), \"'#'\")",
+        "x string",
+        {
+            "every match": ("1 a 22 b", "#a #b"),
+            "no match": ("a1", "a1"),
+            "empty": ("", ""),
+            "null": (None, None),
+        },
+    ),
     *grouped(
         "distinct_list",
         "distinct_list('v')",
