@@ -35,16 +35,24 @@ def model(dbt, session):
         unique_key=["text_hash", "config_hash"],
         full_refresh=False,
     )
-    chunks = dbt.ref("chunks")
+    # A deleted window says nothing any more, one of an incomplete trajectory not yet.
+    texts = {"chunks": dbt.ref("chunks"), "trajectory_texts": dbt.ref("trajectory_texts")}
+    is_said = {"chunks": "true", "trajectory_texts": "is_complete and not is_deleted"}
     configurations = dbt.ref("embedding_configurations").to_arrow_table().to_pylist()
     known = f"lake.{dbt.this.schema}.{dbt.this.identifier}" if dbt.is_incremental else None
-    return reader(SCHEMA, gathered(embedded(session, chunks, configurations, known)))
+    return reader(SCHEMA, gathered(embedded(session, texts, is_said, configurations, known)))
 
 
-def embedded(session, chunks, configurations, known):
-    """Batches of embeddings, longest texts first, so that a batch pads little."""
+def embedded(session, texts, is_said, configurations, known):
+    """Batches of embeddings, longest texts first, so that a batch pads little.
+
+    Every configuration embeds the texts of every table; where equal ones come from does not matter.
+    """
     for row in configurations:
-        new_rows(chunks, variant=row["config_hash"]).create_view("unread", replace=True)
+        for name, table in texts.items():
+            unread = new_rows(table, variant=row["config_hash"]).filter(is_said[name])
+            unread.select("text_hash, text").create_view(f"unread_{name}", replace=True)
+        unread = " union all ".join(f"from unread_{name}" for name in texts)
         absent = (
             f"anti join (select text_hash from {known} where config_hash = '{row['config_hash']}')"
             " using (text_hash)"
@@ -53,17 +61,18 @@ def embedded(session, chunks, configurations, known):
         )
         session.execute(
             "create or replace temp table pending as"
-            f" select text_hash, any_value(text) as text from unread {absent} group by text_hash"
+            f" select text_hash, any_value(text) as text from ({unread}) {absent}"
+            " group by text_hash"
         )
         count = session.execute("select count(*) from pending").fetchone()[0]
         if not count:
             continue
         configuration = EmbeddingConfiguration.from_row(row)
         encoder = load_encoder(configuration, settings())
-        texts = in_slices(session.execute("from pending order by length(text) desc, text_hash"))
+        pending = in_slices(session.execute("from pending order by length(text) desc, text_hash"))
         slices = encode_slices(
             encoder,
-            texts,
+            pending,
             total=count,
             slice_size=TEXTS_PER_SLICE,
             on_rejected=lambda rejected, row=row: set_aside(rejected, row),

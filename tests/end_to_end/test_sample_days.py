@@ -53,7 +53,7 @@ class Day:
         landed: rows by raw table.
         versions: that were added.
         encoded: hashes of the texts that were given to the model, in that order.
-        chunk_hashes: those of the chunks of the versions that were added.
+        text_hashes: those of the added versions' chunks and of the added windows of trajectories.
         watches: what was seen meanwhile; nothing on day one.
         answers: the hits for each question of the day, in each collection.
     """
@@ -61,7 +61,7 @@ class Day:
     landed: Counter[str]
     versions: list[Version]
     encoded: list[str]
-    chunk_hashes: set[str]
+    text_hashes: set[str]
     watches: dict[Asker, Watch]
     answers: dict[str, list[list[Hit]]]
 
@@ -85,10 +85,13 @@ def live_through(lakehouse: Lakehouse, day: str, embeddings: dict[str, np.ndarra
     for place in sorted((SAMPLE / day).iterdir()):
         landed += lakehouse.land(place.name, place).landed
     is_first = day == DAYS[0]
-    before = (
-        -1
+    before, texts_before = (
+        (-1, -1)
         if is_first
-        else lakehouse.query("select max(_batch) from {lake}knowledge.documents")[0][0]
+        else lakehouse.query(
+            "select (select max(_batch) from {lake}knowledge.documents),"
+            " (select max(_batch) from {lake}evaluation.trajectory_texts)"
+        )[0]
     )
     watches: dict[Asker, Watch] = {}
     everything = ["build", "--exclude-resource-type", "unit_test"]
@@ -107,10 +110,13 @@ def live_through(lakehouse: Lakehouse, day: str, embeddings: dict[str, np.ndarra
         " from {lake}knowledge.documents where _batch > $1",
         before,
     )
-    chunks = lakehouse.query(
+    texts_said = lakehouse.query(
         "select distinct text_hash from {lake}knowledge.chunks where document_version_id in"
-        " (select document_version_id from {lake}knowledge.documents where _batch > $1)",
+        " (select document_version_id from {lake}knowledge.documents where _batch > $1)"
+        " union select text_hash from {lake}evaluation.trajectory_texts"
+        " where _batch > $2 and not is_deleted",
         before,
+        texts_before,
     )
     answers = {
         key(question): [
@@ -125,7 +131,7 @@ def live_through(lakehouse: Lakehouse, day: str, embeddings: dict[str, np.ndarra
         for question in QUESTIONS
         if question["day"] == day
     }
-    hashes = {text_hash for (text_hash,) in chunks}
+    hashes = {text_hash for (text_hash,) in texts_said}
     added = [Version(*row) for row in versions]
     return Day(landed, added, build.encoded, hashes, watches, answers)
 
@@ -177,14 +183,14 @@ def test_just_the_changed_documents_get_versions(days: dict[str, Day]) -> None:
         latest |= added
 
 
-def test_just_the_changed_chunks_are_embedded(days: dict[str, Day]) -> None:
+def test_just_the_changed_texts_are_embedded(days: dict[str, Day]) -> None:
     known: set[str] = set()
     for day in DAYS:
-        encoded, wanted = days[day].encoded, days[day].chunk_hashes
+        encoded, wanted = days[day].encoded, days[day].text_hashes
         assert sorted(encoded) == sorted(wanted - known), day
         known |= wanted
     assert 0 < len(days["day_two"].encoded) < len(days["day_one"].encoded) / 10
-    assert days["day_two"].chunk_hashes & days["day_one"].chunk_hashes
+    assert days["day_two"].text_hashes & days["day_one"].text_hashes
     assert not days["day_three"].encoded, "the page says again what it said on day one"
 
 

@@ -527,6 +527,19 @@ BREACHES = [
     # Of a current version, embedded, and not in the manifest.
     again("knowledge.chunks", "'k8' as chunk_id", A_PAGE),
     again("embedding.text_embeddings", "[]::float[] as embedding"),
+    again("seeds.trajectory_text_settings"),
+    again("seeds.clustering_configurations", "'odd' as status, 'odd' as embedding_model"),
+    again("seeds.stop_words"),
+    again("evaluation.trajectory_texts"),
+    again("evaluation.trajectory_texts", "'h9' as text_hash"),
+    again("evaluation.trajectory_embeddings"),
+    again("evaluation.clustering_variants"),
+    again("evaluation.clustering_runs"),
+    # Of one trajectory there are no clusters, whatever is said of one.
+    again("evaluation.trajectory_clusters", "'odd' as assigned_by, 'c0' as cluster_id"),
+    "insert into {lake}evaluation.cluster_events (event_id, event)"
+    " values ('e', 'odd'), ('e', 'odd')",
+    "insert into {lake}evaluation.cluster_names (cluster_id) values ('c'), ('c')",
     # Another version, readers who may no longer read it, no such chunk, not in the store.
     again(
         "serving.vector_manifest",
