@@ -116,6 +116,8 @@ def embedded(session, windows, vectors, configurations, known):
             else ""
         )
         session.execute(TOUCHED.format(**names))
+        if not session.execute("select count(*) from touched").fetchone()[0]:
+            continue
         session.execute(
             READY.format(**names, absent=absent),
             {"config_hash": variant, "embedding_model": row["embedding_model"]},
