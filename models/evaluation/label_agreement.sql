@@ -124,9 +124,9 @@ select
     only_a_count,
     only_b_count,
     neither_count,
-    round(agreement, 6) as agreement,
-    round({{ ratio(
+    agreement,
+    {{ ratio(
         "agreement - share_a * share_b - (1 - share_a) * (1 - share_b)",
         "1 - share_a * share_b - (1 - share_a) * (1 - share_b)"
-    ) }}, 6) as kappa
+    ) }} as kappa
 from shares
