@@ -69,6 +69,11 @@ def connect(settings: Settings, *, autocommit: bool = False) -> psycopg.Connecti
         ) from error
 
 
+def in_schema(settings: Settings, schema: str, statement: str) -> sql.Composed:
+    """A statement in which `{}` is a schema of the target, such as `review`."""
+    return sql.SQL(statement).format(sql.Identifier(f"{settings.prefix}{schema}"))
+
+
 def available_migrations(folder: Path = MIGRATIONS) -> list[Migration]:
     """The migrations that this version of Loreline brings, in order."""
     migrations = []

@@ -18,8 +18,8 @@ from loreline.postgres import connect
 from loreline.review.categories import Category
 from loreline.review.items import ITEM_SCHEMA, Changes, put_items
 from loreline.review.reviewers import Reviewers
-from loreline.serve.app import create_app
 from loreline.settings import Settings
+from loreline.web.app import create_app
 
 Json = Any
 

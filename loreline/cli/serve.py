@@ -28,8 +28,8 @@ def serve(
 
     from loreline.postgres import check_schema
     from loreline.review.categories import read_categories
-    from loreline.serve.app import create_app
     from loreline.settings import LOOPBACK, Settings
+    from loreline.web.app import create_app
 
     settings = Settings.load()
     settings.require_stores()

@@ -1,8 +1,16 @@
-"""The vector of a long text from those of its windows."""
+"""Vectors from Arrow, and the vector of a long text from those of its windows."""
 
 from __future__ import annotations
 
 import numpy as np
+import pyarrow as pa
+
+
+def stacked(vectors: pa.Array | pa.ChunkedArray, dimensions: int) -> np.ndarray:
+    """A column of vectors of one length as a matrix, float32, of shape (rows, dimensions)."""
+    if isinstance(vectors, pa.ChunkedArray):
+        vectors = vectors.combine_chunks()
+    return np.asarray(vectors.flatten(), np.float32).reshape(len(vectors), dimensions)
 
 
 def weighted_means(

@@ -18,8 +18,9 @@ from typing import Any
 
 import psycopg
 from psycopg.rows import dict_row
-from psycopg.sql import SQL, Composed, Identifier
+from psycopg.sql import Identifier
 
+from loreline.postgres import in_schema
 from loreline.review.messages import spoken
 from loreline.review.store import withdraw
 from loreline.review.verdicts import Verdict, VerdictError
@@ -79,8 +80,9 @@ def exported(
         kind: trajectory or pair; both if it is left out.
     """
     write = {ARGILLA: _argilla_record, LABEL_STUDIO: _label_studio_task}[format_name]
-    query = _in_schema(
+    query = in_schema(
         settings,
+        "review",
         "select queue_item_id, kind, stratum, content::text, coalesce((select json_agg("
         "json_build_object('label_id', label_id, 'reviewer', reviewer, 'verdict',"
         " json_build_object('preferred', preferred, 'strength', strength, 'categories',"
@@ -144,7 +146,7 @@ def import_labels(
     done = Imported()
     with connection.transaction():
         # As reviewers who take turns.
-        connection.execute(_in_schema(settings, "lock table {}.locks in exclusive mode"))
+        connection.execute(in_schema(settings, "review", "lock table {}.locks in exclusive mode"))
         book = _Book(connection, settings, format_name)
         for record in records:
             try:
@@ -233,7 +235,9 @@ class _Book:
         )
 
     def _rows(self, statement: str, *parameters: Any) -> list[tuple[Any, ...]]:
-        cursor = self._connection.execute(_in_schema(self._settings, statement), parameters)
+        cursor = self._connection.execute(
+            in_schema(self._settings, "review", statement), parameters
+        )
         return cursor.fetchall() if cursor.description else []
 
 
@@ -407,7 +411,3 @@ def _user_id(reviewer: str) -> str:
     if reviewer.startswith(f"{ARGILLA}:"):
         return reviewer.removeprefix(f"{ARGILLA}:")
     return str(uuid.uuid5(_REVIEWERS, reviewer))
-
-
-def _in_schema(settings: Settings, statement: str) -> Composed:
-    return SQL(statement).format(Identifier(f"{settings.prefix}review"))

@@ -10,9 +10,9 @@ from typing import Any
 
 import psycopg
 import pyarrow as pa
-from psycopg.sql import SQL, Composed, Identifier
 
 from loreline.errors import LorelineError
+from loreline.postgres import in_schema
 from loreline.settings import Settings
 
 # The columns of a row of the queue. `content` is JSON:
@@ -86,10 +86,13 @@ def put_items(
         )
         arrived = _stage(connection, batches)
         # Pushes take turns; reviewers go on.
-        connection.execute(_in_schema(settings, "lock table {}.items in share row exclusive mode"))
+        connection.execute(
+            in_schema(settings, "review", "lock table {}.items in share row exclusive mode")
+        )
         written = connection.execute(
-            _in_schema(
+            in_schema(
                 settings,
+                "review",
                 "insert into {0}.items as held (queue_item_id, kind, stratum, priority, reason,"
                 " leaf_node_ids, pair_id, content, content_sha256)"
                 " select queue_item_id, kind, stratum, priority, reason, leaf_node_ids, pair_id,"
@@ -111,8 +114,9 @@ def put_items(
             )
         ).fetchall()
         withdrawn = connection.execute(
-            _in_schema(
+            in_schema(
                 settings,
+                "review",
                 "update {}.items as held set withdrawn_at = now() where withdrawn_at is null"
                 " and not exists (select from arriving"
                 " where arriving.queue_item_id = held.queue_item_id)",
@@ -125,8 +129,9 @@ def put_items(
 def states(connection: psycopg.Connection, settings: Settings) -> list[ItemState]:
     """What is held, by the items' ids."""
     rows = connection.execute(
-        _in_schema(
+        in_schema(
             settings,
+            "review",
             "select queue_item_id, kind, content_sha256, withdrawn_at is not null,"
             " {0}.label_count(queue_item_id) from {0}.items order by queue_item_id",
         )
@@ -190,7 +195,3 @@ def _problem(item: Mapping[str, Any]) -> str | None:
     if len(sides) != SIDES[item["kind"]] or sides != item["leaf_node_ids"]:
         return f"it is of {item['leaf_node_ids']}, its sides are {sides}"
     return None if all(isinstance(m, dict) for m in messages) else "a message is no object"
-
-
-def _in_schema(settings: Settings, statement: str) -> Composed:
-    return SQL(statement).format(Identifier(f"{settings.prefix}review"))

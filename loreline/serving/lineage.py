@@ -15,6 +15,7 @@ import pyarrow as pa
 from psycopg.sql import SQL, Composed, Identifier
 from pyarrow import csv
 
+from loreline.postgres import in_schema
 from loreline.settings import Settings
 
 
@@ -89,7 +90,9 @@ class Changes:
 
 def states(connection: psycopg.Connection, settings: Settings) -> dict[str, CopyState]:
     """How far the copies go, by the name of the table; nothing of one that was never pushed."""
-    statement = _in_schema(settings, "select table_name, pushed_batch, row_count from {}.copies")
+    statement = in_schema(
+        settings, "lineage", "select table_name, pushed_batch, row_count from {}.copies"
+    )
     rows = connection.execute(statement).fetchall()
     return {row[0]: CopyState(*row) for row in rows}
 
@@ -107,7 +110,7 @@ def push(
         changes: by the name of the table.
     """
     with connection.transaction():
-        connection.execute(_in_schema(settings, "lock table {}.copies in exclusive mode"))
+        connection.execute(in_schema(settings, "lineage", "lock table {}.copies in exclusive mode"))
         known = states(connection, settings)
         for copy in COPIES:
             change, state = changes.get(copy.name), known.get(copy.name)
@@ -194,8 +197,9 @@ def _apply(
     else:
         row_count = known + added
     connection.execute(
-        _in_schema(
+        in_schema(
             settings,
+            "lineage",
             "insert into {}.copies (table_name, pushed_batch, row_count) values (%s, %s, %s)"
             " on conflict (table_name) do update set"
             " pushed_batch = excluded.pushed_batch, row_count = excluded.row_count",
@@ -220,7 +224,3 @@ def _csv(batch: pa.RecordBatch, copy: Copy) -> bytes:
 
 def _listed(columns: Iterable[str]) -> Composed:
     return SQL(", ").join(map(Identifier, columns))
-
-
-def _in_schema(settings: Settings, statement: str) -> Composed:
-    return SQL(statement).format(Identifier(f"{settings.prefix}lineage"))

@@ -2,7 +2,7 @@
    of the way that is known doubles.
 
    `ends` is a relation (node) of where ways begin; `steps` a relation (node, up) of all nodes, `up`
-   null at a root. The CTEs `<name>_to_1`, `<name>_1`, … end in `<name>`, a relation (last, node,
+   null at a root. The CTEs `<name>_0`, `<name>_1`, … end in `<name>`, a relation (last, node,
    distance): the end, a node on its way, and how far up that is, 0 for the end itself. A way is
    followed for 2 to the number of rounds nodes. #}
 {% macro ancestors_by_doubling(name, ends, steps, rounds) -%}

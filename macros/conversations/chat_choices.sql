@@ -56,8 +56,5 @@
         requests.event_key,
         requests.raw_dlt_id
     from (select * from {{ requests }} where problem is null and {{ condition }}) as requests,
-        {{ unnest_with_position(
-            "case when " ~ list_length("requests.choices") ~ " > 0 then requests.choices else "
-            ~ list_of(["null"]) ~ " end", "choice"
-        ) }}
+        {{ each_choice("requests") }}
 {%- endmacro %}

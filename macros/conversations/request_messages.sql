@@ -34,10 +34,7 @@
     inner join {{ ref("stg_gateway__chat_requests") }} as requests
         on found.raw_dlt_id = requests.raw_dlt_id
         and found._batch = requests._batch,
-        {{ unnest_with_position(
-            "case when " ~ list_length("requests.choices") ~ " > 0 then requests.choices else "
-            ~ list_of(["null"]) ~ " end", "choice"
-        ) }}
+        {{ each_choice("requests") }}
     group by found.raw_dlt_id, found.choice_index, requests.message_hashes
 
   )

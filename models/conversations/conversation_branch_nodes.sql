@@ -388,19 +388,7 @@ grouped as (
 indexed as (
 
     select
-        node,
-        is_replay,
-        started_at,
-        turn_id,
-        choice_index,
-        up,
-        match,
-        depth,
-        unfinished,
-        tree_group,
-        root_node_id,
-        parent_node_id,
-        sibling_group,
+        *,
         row_number() over (
             partition by sibling_group
             order by

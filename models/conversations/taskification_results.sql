@@ -19,13 +19,9 @@ with rules as (
 
 ),
 
--- One row or none: without one, no node has to be read for it.
 changed_rules as (
 
-    select count(*) as rules
-    from {{ ref("taskify_rules") }}
-    where {{ newer_than_watermark(ref("taskify_rules")) }}
-    having count(*) > 0
+    {{ one_row_if_new(ref("taskify_rules")) }}
 
 ),
 

@@ -31,13 +31,9 @@ with limits as (
 
 ),
 
--- One row or none.
 changed_settings as (
 
-    select count(*) as changed
-    from {{ ref("preference_settings") }}
-    where {{ newer_than_watermark(ref("preference_settings")) }}
-    having count(*) > 0
+    {{ one_row_if_new(ref("preference_settings")) }}
 
 ),
 

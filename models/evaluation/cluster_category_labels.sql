@@ -48,13 +48,9 @@ sizes as (
 
 ),
 
--- One row or none.
 changed_rules as (
 
-    select count(*) as changed
-    from {{ ref("label_rules") }}
-    where {{ newer_than_watermark(ref("label_rules")) }}
-    having count(*) > 0
+    {{ one_row_if_new(ref("label_rules")) }}
 
 ),
 
@@ -126,23 +122,9 @@ given as (
 
 ),
 
--- Of what somebody said of a path the latest counts.
 spoken as (
 
-    select
-        {{ list_at("leaf_node_ids", 1) }} as trajectory_id,
-        reviewer,
-        categories,
-        is_withdrawn,
-        row_number() over (
-            partition by {{ list_at("leaf_node_ids", 1) }}, reviewer
-            order by
-                case when is_withdrawn then 1 else 0 end asc nulls last,
-                labelled_at desc nulls last,
-                label_id asc nulls last
-        ) as recency
-    from {{ ref("human_eval_labels") }}
-    where kind = 'trajectory'
+    {{ standing_verdicts("trajectory", list_at("leaf_node_ids", 1), ["categories"]) }}
 
 ),
 
@@ -158,13 +140,12 @@ judged as (
 people as (
 
     select
-        spoken.trajectory_id,
+        spoken.subject_id as trajectory_id,
         spoken.reviewer,
         category.element as category
     from judged
     inner join spoken
-        on judged.trajectory_id = spoken.trajectory_id
-        and spoken.recency = 1
+        on judged.trajectory_id = spoken.subject_id
         and not spoken.is_withdrawn,
         {{ unnest_with_position("spoken.categories", "category") }}
 

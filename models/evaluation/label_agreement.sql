@@ -5,18 +5,20 @@
 -- expected being what two would have who give the category as often, but at random.
 {{ config(materialized="table") }}
 
-with spoken as (
+with verdicts as (
+
+    {{ standing_verdicts("trajectory", list_at("leaf_node_ids", 1), ["categories"]) }}
+
+),
+
+spoken as (
 
     select
-        {{ list_at("leaf_node_ids", 1) }} as trajectory_id,
+        subject_id as trajectory_id,
         reviewer,
-        categories,
-        row_number() over (
-            partition by {{ list_at("leaf_node_ids", 1) }}, reviewer
-            order by labelled_at desc nulls last, label_id asc nulls last
-        ) as recency
-    from {{ ref("human_eval_labels") }}
-    where kind = 'trajectory' and not is_withdrawn
+        categories
+    from verdicts
+    where not is_withdrawn
 
 ),
 
@@ -27,7 +29,6 @@ chosen as (
         spoken.reviewer,
         category.element as category
     from spoken, {{ unnest_with_position("spoken.categories", "category") }}
-    where spoken.recency = 1
     group by spoken.trajectory_id, spoken.reviewer, category.element
 
 ),
@@ -45,7 +46,6 @@ by_people as (
         on spoken.trajectory_id = chosen.trajectory_id
         and spoken.reviewer = chosen.reviewer
         and categories.category = chosen.category
-    where spoken.recency = 1
 
 ),
 

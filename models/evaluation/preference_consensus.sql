@@ -10,26 +10,13 @@ with rule as (
 
 ),
 
-changes as (
+changed_rules as (
 
-    select setting as name
-    from {{ ref("preference_settings") }}
-    where {{ newer_than_watermark(ref("preference_settings")) }}
+    {{ one_row_if_new(ref("preference_settings")) }}
 
     union all
 
-    select labeller as name
-    from {{ ref("preference_labellers") }}
-    where {{ newer_than_watermark(ref("preference_labellers")) }}
-
-),
-
--- One row or none.
-changed_rules as (
-
-    select count(*) as changed
-    from changes
-    having count(*) > 0
+    {{ one_row_if_new(ref("preference_labellers")) }}
 
 ),
 

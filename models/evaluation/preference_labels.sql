@@ -34,25 +34,9 @@ judged as (
 
 ),
 
--- Of what somebody said of a pair the latest that stands counts.
-people as (
+verdicts as (
 
-    select
-        labels.pair_id,
-        labels.reviewer,
-        labels.preferred,
-        labels.strength,
-        labels.is_withdrawn,
-        row_number() over (
-            partition by labels.pair_id, labels.reviewer
-            order by
-                case when labels.is_withdrawn then 1 else 0 end asc nulls last,
-                labels.labelled_at desc nulls last,
-                labels.label_id asc nulls last
-        ) as recency
-    from {{ ref("human_eval_labels") }} as labels
-    inner join judged on labels.pair_id = judged.pair_id
-    where labels.kind = 'pair'
+    {{ standing_verdicts("pair", "pair_id", ["preferred", "strength"]) }}
 
 ),
 
@@ -80,14 +64,14 @@ compared as (
     union all
 
     select
-        pair_id,
+        verdicts.subject_id as pair_id,
         'human' as labeller,
-        reviewer as labeller_version,
-        preferred,
-        cast(strength as double) as strength,
-        is_withdrawn
-    from people
-    where recency = 1
+        verdicts.reviewer as labeller_version,
+        verdicts.preferred,
+        cast(verdicts.strength as double) as strength,
+        verdicts.is_withdrawn
+    from verdicts
+    inner join judged on verdicts.subject_id = judged.pair_id
 
 )
 

@@ -56,23 +56,27 @@ summed as (
 
 ),
 
-claims as (
+answers as (
 
     select
         said.trajectory_id,
+        regexp_extract_all(
+            said.content, '((?:[A-Z]+-)?[0-9]+(?:[.,:/-][0-9]+)*)', 1
+        ) as claims
+    from said
+    inner join summed on said.trajectory_id = summed.trajectory_id
+    where said.is_answer and summed.tool_result_count > 0
+
+),
+
+claims as (
+
+    select
+        answers.trajectory_id,
         claim.element as claim
-    from (
-        select
-            answers.trajectory_id,
-            regexp_extract_all(
-                answers.content, '((?:[A-Z]+-)?[0-9]+(?:[.,:/-][0-9]+)*)', 1
-            ) as claims
-        from said as answers
-        inner join summed on answers.trajectory_id = summed.trajectory_id
-        where answers.is_answer and summed.tool_result_count > 0
-    ) as said, {{ unnest_with_position("said.claims", "claim") }}
+    from answers, {{ unnest_with_position("answers.claims", "claim") }}
     where length(claim.element) > 1
-    group by said.trajectory_id, claim.element
+    group by answers.trajectory_id, claim.element
 
 ),
 

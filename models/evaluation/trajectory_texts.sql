@@ -39,13 +39,9 @@ with limits as (
 
 ),
 
--- One row or none.
 changed_settings as (
 
-    select count(*) as changed
-    from {{ ref("trajectory_text_settings") }}
-    where {{ newer_than_watermark(ref("trajectory_text_settings")) }}
-    having count(*) > 0
+    {{ one_row_if_new(ref("trajectory_text_settings")) }}
 
 ),
 

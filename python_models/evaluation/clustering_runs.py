@@ -13,6 +13,7 @@ from loreline.evaluation.clusters import (
     match_clusters,
     needs_rerun,
 )
+from loreline.evaluation.vectors import stacked
 
 FLOATS = pa.list_(pa.float32())
 
@@ -233,8 +234,7 @@ def sample(session, tables, named):
     batches = session.execute(VECTORS.format(**tables), named).to_arrow_reader(2_000)
     for batch in batches:
         rows = slice(len(ids), len(ids) + batch.num_rows)
-        flat = np.asarray(batch.column("embedding").flatten(), np.float32)
-        vectors[rows] = flat.reshape(batch.num_rows, dimensions)
+        vectors[rows] = stacked(batch.column("embedding"), dimensions)
         ids += batch.column("trajectory_id").to_pylist()
         hashes += batch.column("content_hash").to_pylist()
     return ids, hashes, vectors

@@ -5,6 +5,7 @@ import pyarrow as pa
 
 from loreline.dbt_plugin import is_empty_run, table_name
 from loreline.evaluation.clusters import OUTLIER, Neighbourhood, Reduction
+from loreline.evaluation.vectors import stacked
 
 TRAJECTORIES_PER_BATCH = 20_000
 
@@ -145,9 +146,8 @@ def assigned(session, tables, variant, known):
     for first in range(0, count, TRAJECTORIES_PER_BATCH):
         bounds = {"first": first, "count": TRAJECTORIES_PER_BATCH, **embedding}
         found = session.execute(VECTORS.format(**tables), bounds).to_arrow_table()
-        vectors = found.column("embedding").combine_chunks()
-        stacked = np.asarray(vectors.flatten(), np.float32).reshape(len(vectors), -1)
-        labels, distances = neighbourhood.assign(reduction.points(stacked))
+        vectors = stacked(found.column("embedding"), len(reduction.mean))
+        labels, distances = neighbourhood.assign(reduction.points(vectors))
         near = pa.table(
             {
                 "trajectory_id": found.column("trajectory_id"),
@@ -179,9 +179,8 @@ def what_was_found(session, tables, run):
         run,
     ).to_arrow_table()
     width = len(axes)
-    points = members.column("point").combine_chunks()
     neighbourhood = Neighbourhood(
-        np.asarray(points.flatten(), np.float32).reshape(len(points), width),
+        stacked(members.column("point"), width),
         np.array([places[name] for name in members.column("cluster_id").to_pylist()], int),
         np.array([found["centroid"] for found in clusters], np.float32).reshape(-1, width),
         np.array([found["reach"] for found in clusters], np.float32),

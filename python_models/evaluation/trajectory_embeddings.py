@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow as pa
 
 from loreline.dbt_plugin import is_empty_run, new_rows, reader, settings, table_name
-from loreline.evaluation.vectors import weighted_means
+from loreline.evaluation.vectors import stacked, weighted_means
 
 # A commit of its own each; of windows, a few times as many vectors are held at a time.
 TRAJECTORIES_PER_COMMIT = 20_000
@@ -135,11 +135,10 @@ def averaged(windows, configuration):
     if not windows.num_rows:
         return None
     places = windows.column("place").to_numpy()
-    vectors = windows.column("embedding").combine_chunks()
-    stacked = np.asarray(vectors.flatten(), np.float32).reshape(len(vectors), -1)
+    vectors = stacked(windows.column("embedding"), configuration["dimensions"])
     # A window that says nothing counts as a token, not as nothing.
     weights = np.maximum(windows.column("token_estimate").to_numpy(), 1)
-    owners, means = weighted_means(places, weights, stacked)
+    owners, means = weighted_means(places, weights, vectors)
     rows = windows.take(np.searchsorted(places, owners))
     offsets = np.arange(0, means.size + 1, means.shape[1], dtype=np.int32)
     columns = {
