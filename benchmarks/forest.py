@@ -36,6 +36,10 @@ EVENTS_PER_COMMIT = 50_000
 SELECTION = ["--select", "stg_gateway__events+", "--exclude", "stg_gateway__events", "tag:serving"]
 PUSH = ["--select", "lineage_copies"]
 START = datetime(2026, 1, 5, 8, 0, tzinfo=UTC)
+CHAT = "llm.chat.completed"
+
+# When it was recorded, its session, its type, its data.
+Event = tuple[datetime, str, str, dict[str, Any]]
 
 SCHEMA = pa.schema(
     [
@@ -64,11 +68,8 @@ TOOLS = [
 ]
 
 
-def traffic(turns: int, seed: int = 0) -> Iterator[tuple[datetime, str, dict[str, Any]]]:
-    """Chat events: when each was recorded, its session, and its data.
-
-    Sessions begin one after the other; within one, a turn follows the turn before it.
-    """
+def traffic(turns: int, seed: int = 0) -> Iterator[Event]:
+    """Chat events, session after session; within one, a turn follows the turn before it."""
     chance = random.Random(seed)
     gaps = _gaps()
     begun = START
@@ -78,7 +79,7 @@ def traffic(turns: int, seed: int = 0) -> Iterator[tuple[datetime, str, dict[str
         number += 1
         begun += timedelta(seconds=chance.choice(gaps))
         for at, data in _session(chance, session, begun):
-            yield at, session, data
+            yield at, session, CHAT, data
             made += 1
             if made == turns:
                 return
@@ -105,13 +106,13 @@ def _session(
             call = {"id": f"call_{turn}", "type": "function", "function": function}
             answer = {"role": "assistant", "content": None, "tool_calls": [call]}
         at += timedelta(milliseconds=chance.randint(2_000, 60_000))
-        yield at, _data(session, turn, request, answer, at)
+        yield at, chat_data(session, turn, request, answer, at)
         if kind > 0.9:
             # The answer did not please: another one, with which the conversation goes on.
             answer = {"role": "assistant", "content": _text(chance, 40)}
             again = {**request, "temperature": 0.9} if kind > 0.95 else request
             at += timedelta(milliseconds=chance.randint(2_000, 20_000))
-            yield at, _data(session, f"{turn}b", again, answer, at)
+            yield at, chat_data(session, f"{turn}b", again, answer, at)
             calls_tool = False
         if calls_tool:
             said = {"role": "tool", "tool_call_id": f"call_{turn}", "content": _text(chance, 30)}
@@ -120,9 +121,10 @@ def _session(
         history = [*history, answer, said]
 
 
-def _data(
+def chat_data(
     session: str, turn: object, request: dict[str, Any], answer: dict[str, Any], at: datetime
 ) -> dict[str, Any]:
+    """The data of a chat event."""
     return {
         "turn_id": f"{session}-{turn}",
         "session_id": session,
@@ -155,7 +157,7 @@ def _gaps() -> list[float]:
     return [(b - a).total_seconds() for a, b in pairwise(times)]
 
 
-def stage(events: Iterator[tuple[datetime, str, dict[str, Any]]]) -> None:
+def stage(events: Iterator[Event]) -> None:
     """Append events to `stg_gateway__events`, as its model would."""
     from loreline.lake.commits import Writer, locked
     from loreline.settings import Settings
@@ -165,12 +167,12 @@ def stage(events: Iterator[tuple[datetime, str, dict[str, Any]]]) -> None:
 
     def batches() -> Iterator[pa.Table]:
         rows: list[tuple[Any, ...]] = []
-        for at, session, data in events:
+        for at, session, kind, data in events:
             envelope = {
                 "specversion": "1.0",
                 "id": data["turn_id"],
                 "source": "benchmark",
-                "type": "llm.chat.completed",
+                "type": kind,
                 "time": at.isoformat(),
                 "subject": session,
                 "data": data,
@@ -178,7 +180,7 @@ def stage(events: Iterator[tuple[datetime, str, dict[str, Any]]]) -> None:
             payload = orjson.dumps(envelope).decode()
             key = hashlib.sha256(payload.encode()).hexdigest()
             time_of = at.replace(tzinfo=None)
-            identity = (data["turn_id"], "benchmark", "llm.chat.completed", time_of, session)
+            identity = (data["turn_id"], "benchmark", kind, time_of, session)
             rows.append((key, 0, key, *identity, data["turn_id"], "bench", payload, time_of))
             if len(rows) == EVENTS_PER_COMMIT:
                 yield _table(rows)

@@ -18,6 +18,7 @@ from dlt.pipeline.exceptions import PipelineStepFailed
 from pyiceberg.exceptions import CommitFailedException, RESTError
 
 from dlt_sources.destination import Lake
+from dlt_sources.evaluation import evaluation
 from dlt_sources.gateway import gateway
 from dlt_sources.inputs import fingerprint, remember, was_landed
 from dlt_sources.landing import Landing, LoadSummary, raw_resource
@@ -30,6 +31,7 @@ from loreline.lake.commits import Commit, Writer
 from loreline.settings import Settings
 
 SOURCES: dict[str, Callable[..., DltSource]] = {
+    "evaluation": evaluation,
     "gateway": gateway,
     "notion": notion,
     "review": review,

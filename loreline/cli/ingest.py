@@ -52,7 +52,7 @@ class Outcome:
 def ingest(
     sources: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[SOURCE]...", help="notion, slack, gateway, review"),
+        typer.Argument(metavar="[SOURCE]...", help="notion, slack, gateway, evaluation, review"),
     ] = None,
     location: Annotated[
         str | None,

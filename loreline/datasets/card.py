@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from loreline.cli.text import visible
 from loreline.datasets.exports import SIDE, SPLIT, ExportedFile, Source, split_order
-from loreline.datasets.registry import FrozenDataset
+from loreline.datasets.registry import FrozenDataset, Upstream
 
 # What is counted, where the dataset has such a column.
 COUNTED = {
     "theme_id": "theme",
     "model": "model",
-    "label": "label",
-    "category": "label",
+    "label": "wanted",
+    "labels": "label",
     "negative_type": "negative type",
     SIDE: "side",
 }
@@ -41,28 +41,39 @@ class Counts:
         values: by column: rows of each (value, split).
         redactions: how many there are of each kind; None where the dataset does not say.
         tokens: sum of `token_count`; None without such a column.
+        left_out: how many examples are not in the dataset, by the reason; None where that is not
+            recorded.
+        evaluation_sets: items of each evaluation set that it was kept free of.
     """
 
     splits: Mapping[str, int]
     values: Mapping[str, Mapping[tuple[Any, str], int]]
     redactions: Mapping[str, int] | None
     tokens: int | None
+    left_out: Mapping[str, int] | None = None
+    evaluation_sets: Mapping[str, int] = field(default_factory=dict)
 
 
-def counted(source: Source) -> Counts:
-    """Count the rows of a dataset."""
+def counted(source: Source, upstream: Iterable[Upstream] = ()) -> Counts:
+    """Count the rows of a dataset, and what was left out of it on the way.
+
+    Args:
+        source: the dataset.
+        upstream: what it was made from.
+    """
     columns = source.columns()
     by_split = source.rows([SPLIT, "count(*)"], group_by="1").fetchall()
     values = {}
     for column in [name for name in COUNTED if name in columns]:
         rows = source.rows([f'"{column}"', SPLIT, "count(*)"], group_by="1, 2").fetchall()
-        values[column] = {(value, split): number for value, split, number in rows}
+        values[column] = _sums(rows)
     tokens = None
     if "token_count" in columns:
         row = source.rows(["coalesce(sum(token_count), 0)::bigint"]).fetchone()
         tokens = row[0] if row else None
     splits = dict(sorted(by_split, key=lambda row: split_order(row[0])))
-    return Counts(splits, values, _redactions(source, columns), tokens)
+    redactions = _redactions(source, columns)
+    return Counts(splits, values, redactions, tokens, *_left_out(source, upstream))
 
 
 def card(frozen: FrozenDataset, counts: Counts, described: Description) -> str:
@@ -75,6 +86,7 @@ def card(frozen: FrozenDataset, counts: Counts, described: Description) -> str:
         "## Counts\n\n" + _counts(counts),
         "## Sources\n\n" + _sources(frozen),
         "## Filters\n\n" + _filters(frozen),
+        "## Left out\n\n" + _told_left_out(counts),
         "## Redactions\n\n" + _told_redactions(counts),
         "## Limits\n\n" + _limits(frozen),
         "## Columns\n\n" + _columns(frozen, described),
@@ -162,6 +174,19 @@ def _told_redactions(counts: Counts) -> str:
     return _table(["kind", "number"], sorted(counts.redactions.items()))
 
 
+def _told_left_out(counts: Counts) -> str:
+    if counts.left_out is None:
+        return "The dataset does not say what was left out of it."
+    why = _table(["why", "examples"], sorted(counts.left_out.items()))
+    said = [why if counts.left_out else "Nothing."]
+    if counts.evaluation_sets:
+        rows = sorted(counts.evaluation_sets.items())
+        said += ["Kept free of these evaluation sets:", _table(["evaluation set", "items"], rows)]
+    else:
+        said.append("It was compared with no evaluation set.")
+    return "\n\n".join(said)
+
+
 def _limits(frozen: FrozenDataset) -> str:
     said = [
         "Frozen: what was corrected, erased or judged otherwise since is not in it.",
@@ -195,6 +220,33 @@ def _rebuild(frozen: FrozenDataset) -> str:
         f"`loreline freeze --rebuild {name}` runs the recorded code over the tagged snapshots\n"
         "above and compares the rows."
     )
+
+
+def _sums(rows: Iterable[tuple[Any, str, int]]) -> dict[tuple[Any, str], int]:
+    """Rows of each value and split; a list counts for each of its values."""
+    sums: dict[tuple[Any, str], int] = {}
+    for found, split, number in rows:
+        for value in (found or [None]) if isinstance(found, list) else [found]:
+            sums[value, split] = sums.get((value, split), 0) + number
+    return sums
+
+
+def _left_out(
+    source: Source, upstream: Iterable[Upstream]
+) -> tuple[dict[str, int] | None, dict[str, int]]:
+    """Examples by the reason why they are not in it, and items by their evaluation set."""
+    left_out, evaluation_sets = None, {}
+    dataset = source.table.rsplit(".", 1)[-1].split("_")[0]
+    for one in upstream:
+        table = replace(source, table=one.table, snapshot_id=one.snapshot_id, where="")
+        if one.table.endswith("datasets.example_decisions"):
+            condition = f"dataset = '{dataset}' and exclusion is not null"
+            found = table.rows(["exclusion", "count(*)"], condition, group_by="1")
+            left_out = dict(found.fetchall())
+        if one.table.endswith("staging.stg_evaluation__items"):
+            found = table.rows(["evaluation_set", "count(distinct item_id)"], group_by="1")
+            evaluation_sets = dict(found.fetchall())
+    return left_out, evaluation_sets
 
 
 def _redactions(source: Source, columns: Mapping[str, str]) -> dict[str, int] | None:

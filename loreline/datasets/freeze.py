@@ -141,7 +141,7 @@ def _prepared(
             frozen_by=registry.who(),
         )
         described = describe(table.rsplit(".", 1)[-1])
-        (folder / CARD).write_text(card(frozen, counted(source), described))
+        (folder / CARD).write_text(card(frozen, counted(source, upstream), described))
         progress("storing the files …")
         _store(settings, name, folder)
         frozen = _with_card(frozen, exports.described(folder / CARD, folder))

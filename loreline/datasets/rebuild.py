@@ -85,11 +85,14 @@ def rebuild(
     rebuilt = []
     for commit in dict.fromkeys(made.code.commit for _, _, made in models):
         progress(f"commit {commit[:12]} …")
-        with worktree(project, commit) as folder:
+        with (
+            worktree(project, commit) as folder,
+            tempfile.TemporaryDirectory(prefix="loreline-rebuild-") as target,
+        ):
             for table, snapshot_id, made in models:
                 if made.code.commit == commit:
                     progress(f"running {table} …")
-                    rebuilt.append(_rerun(settings, folder, table, snapshot_id, made))
+                    rebuilt.append(_rerun(settings, folder, Path(target), table, snapshot_id, made))
     return rebuilt
 
 
@@ -155,10 +158,11 @@ def _refuse_unrepeatable(table: str, made: MadeFrom) -> None:
 
 
 def _rerun(
-    settings: Settings, project: Path, table: str, snapshot_id: int, made: MadeFrom
+    settings: Settings, project: Path, target: Path, table: str, snapshot_id: int, made: MadeFrom
 ) -> RebuiltModel:
     request: dict[str, Any] = {
         "project": str(project),
+        "target": str(target),
         "table": table,
         "snapshot_id": snapshot_id,
         "inputs": list(made.inputs),

@@ -248,7 +248,7 @@ def chat_messages(history: Iterable[Row], system: Sequence[Json] | None) -> list
     answer = 0
     history = list(history)
     for place, row in enumerate(history):
-        message: Json = {"role": row["role"], "content": _content(row["content"])}
+        message: Json = {"role": row["role"], "content": message_content(row["content"])}
         if row["name"]:
             message["name"] = row["name"]
         if row["tool_calls"]:
@@ -269,7 +269,7 @@ def chat_messages(history: Iterable[Row], system: Sequence[Json] | None) -> list
         messages.append(message)
     for text in system or []:
         named = {"name": text["name"]} if text.get("name") else {}
-        said = {"role": "system", "content": _content(text["content"]) or "", **named}
+        said = {"role": "system", "content": message_content(text["content"]) or "", **named}
         messages.insert(text["position"], said)
     return messages
 
@@ -282,7 +282,7 @@ def tools_of(offered: Json) -> dict[str, Json]:
     return {"functions" if is_old else "tools": offered}
 
 
-def _content(content: str | None) -> Json:
+def message_content(content: str | None) -> Json:
     """Text, or the parts that it is the canonical JSON of."""
     if not content or not content.startswith("[{"):
         return content
@@ -297,11 +297,11 @@ def _content(content: str | None) -> Json:
 
 
 def _call(call: Json, place: int, number: int) -> Json:
-    function = {"name": call["name"], "arguments": _arguments(call["arguments"])}
+    function = {"name": call["name"], "arguments": argument_text(call["arguments"])}
     return {"id": _call_id(place, number), "type": "function", "function": function}
 
 
-def _arguments(arguments: Json) -> str:
+def argument_text(arguments: Json) -> str:
     """Arguments as the text of a call; what was no JSON stays as it was."""
     if isinstance(arguments, str):
         try:

@@ -29,11 +29,7 @@ judged as (
 
 trajectories as (
 
-    select
-        trajectory_id,
-        coalesce(theme_id, 'no theme') as stratum
-    from {{ ref("trajectory_units") }}
-    where superseded_by is null and not is_replay
+    {{ trajectory_strata() }}
 
 ),
 

@@ -214,6 +214,29 @@ def requests_for(answers: Iterable[Answer], tenant: str) -> list[Json]:
     ]
 
 
+def ranked(
+    turn: str, rank: int, at: float, tenant: str, labeller: str = "people", **others: Any
+) -> Json:
+    """Feedback that gives a response its rank, 0 for the best."""
+    return event(
+        "feedback.ranked", at, tenant=tenant, turn_id=turn, rank=rank, labeller=labeller, **others
+    )
+
+
+def rank_events(file: Path, tenant: str) -> Iterator[Json]:
+    """The ranks of `openassistant/trees.jsonl` as feedback."""
+
+    def below(message: Json) -> Iterator[Json]:
+        replies = message.get("replies", [])
+        for reply in replies:
+            if reply["role"] == "assistant" and reply.get("rank") is not None:
+                yield ranked(reply["message_id"], reply["rank"], 10_000, tenant)
+            yield from below(reply)
+
+    for line in file.read_text().splitlines():
+        yield from below(json.loads(line)["prompt"])
+
+
 def sampling_requests(file: Path, tenant: str) -> list[Json]:
     """`openassistant/sampling_12b.json`: each prompt several times under several settings."""
     found = []

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import shutil
 import subprocess
-import sys
 
 import pyarrow.parquet as pq
 import pytest
@@ -27,6 +25,7 @@ from tests.end_to_end.dataset_models import (
 )
 from tests.end_to_end.forest import answers_of_trees, requests_for, write_events
 from tests.end_to_end.lakehouse import replace_in, temporary_lakehouse
+from tests.end_to_end.trainers import load
 
 NO_TESTS = ("--exclude-resource-type", "test", "unit_test")
 WITH_UPSTREAM = ("build", "--select", "+tag:datasets", *NO_TESTS)
@@ -225,41 +224,6 @@ def test_another_process_writes_the_same_bytes(lakehouse, frozen, tmp_path):
     )
 
 
-LOADER = """
-import json, sys
-from datasets import load_dataset
-from trl.data_utils import is_conversational
-
-folder, kind = sys.argv[1:]
-configs = ["forget", "retain"] if kind == "unlearning" else ["default"]
-for config in configs:
-    for split, rows in load_dataset(folder, config).items():
-        assert len(rows), split
-        lines = load_dataset("json", data_files=str(
-            f"{folder}/jsonl/{config + '-' if kind == 'unlearning' else ''}{split}.jsonl"
-        ))["train"]
-        assert lines["example_id"][:] == rows["example_id"][:]
-        for row in rows:
-            if kind == "sft":
-                assert is_conversational({"messages": row["messages"]}), row
-                assert row["messages"][-1]["role"] == "assistant"
-            if kind == "dpo":
-                pair = {k: row[k] for k in ("prompt", "chosen", "rejected")}
-                assert is_conversational(pair), row
-                assert row["chosen"] != row["rejected"]
-            if kind == "suppression":
-                assert is_conversational({k: row[k] for k in ("prompt", "completion")}), row
-                assert row["label"] is False
-            for column in ("messages", "prompt", "chosen", "rejected", "completion"):
-                for message in row.get(column) or []:
-                    assert isinstance(message["content"], str)
-                    for call in message.get("tool_calls") or []:
-                        assert json.loads(call["function"]["arguments"]) == {"query": "x"}
-            if row.get("tools"):
-                print(row["tools"])
-"""
-
-
 def test_real_conversations_are_frozen_and_loaded(real_data, stack, tmp_path):
     answers = answers_of_trees(real_data / "openassistant" / "trees.jsonl")[:200]
     with temporary_lakehouse(stack, tmp_path) as lakehouse:
@@ -278,25 +242,16 @@ def test_real_conversations_are_frozen_and_loaded(real_data, stack, tmp_path):
     assert said == {answer.text for answer in answers}
 
 
-def load(folder, name, home):
-    """Load an export as trainers do, in a process of its own; gives the tools of its rows."""
-    environment = os.environ | {"HF_HOME": str(home / "hf"), "HF_HUB_OFFLINE": "1"}
-    done = subprocess.run(
-        [sys.executable, "-c", LOADER, str(folder), name],
-        env=environment,
-        cwd=home,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return [json.loads(line) for line in done.stdout.splitlines()]
-
-
 @pytest.mark.parametrize("name", NAMES.values())
 def test_trainers_load_every_export(lakehouse, frozen, name, tmp_path):
     tools = load(frozen / name, name, tmp_path)
     if name == "sft":
         assert tools == [TOOLS] * 16
+        asked = [m for row in rows(frozen, name) for m in row["messages"] if m.get("tool_calls")]
+        assert asked
+        for message in asked:
+            [called] = message["tool_calls"]
+            assert json.loads(called["function"]["arguments"]) == {"query": "x"}
     with_text = rows(frozen, name)
     said = json.dumps(with_text)
     assert json.dumps(HOSTILE)[1:-1] in said or json.dumps(json.dumps(HOSTILE))[2:-2] in said

@@ -13,6 +13,8 @@ from tests.end_to_end.forest import (
     call,
     chat,
     event,
+    rank_events,
+    ranked,
     requests_for,
     sampling_requests,
     user,
@@ -81,13 +83,6 @@ def labels_of(lakehouse, tenant):
         " on pairs.node_b = other.branch_node_id"
         " where pairs.tenant = $1 order by all",
         tenant,
-    )
-
-
-def ranked(turn, rank, at, tenant, labeller="people", **others):
-    """Feedback that gives a response its rank, 0 for the best."""
-    return event(
-        "feedback.ranked", at, tenant=tenant, turn_id=turn, rank=rank, labeller=labeller, **others
     )
 
 
@@ -176,20 +171,6 @@ def test_labels_ties_and_contradictions_are_kept(pairs_lakehouse, tell):
     assert together == {"ab": ("b", True), "ac": ("a", False), "bc": ("undecided", False)}
     tell(ranked("b", 5, 60, tenant))
     assert ("a", "b", "rank", "a", 4.0) in labels_of(pairs_lakehouse, tenant)
-
-
-def rank_events(file, tenant):
-    """The ranks of `openassistant/trees.jsonl` as feedback."""
-
-    def below(message):
-        replies = message.get("replies", [])
-        for reply in replies:
-            if reply["role"] == "assistant" and reply.get("rank") is not None:
-                yield ranked(reply["message_id"], reply["rank"], 10_000, tenant)
-            yield from below(reply)
-
-    for line in file.read_text().splitlines():
-        yield from below(json.loads(line)["prompt"])
 
 
 def test_ranks_of_real_trees(pairs_lakehouse, tell, real_data):

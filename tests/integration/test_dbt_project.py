@@ -404,6 +404,7 @@ def build_a_little(project: Project) -> None:
     project.land("notion.pages", STARTED + timedelta(days=1), p3=Deleted(page("C")))
     project.land("gateway.events", STARTED, **GATEWAY_EVENTS)
     project.land("review.labels", STARTED, l1=LABEL)
+    project.land("evaluation.items", STARTED, s__1=ITEM)
     built = project.dbt("build", "--exclude", "test_type:unit")
     assert " ERROR=0 " in built
 
@@ -442,6 +443,7 @@ def again(table: str, replaced: str = "", condition: str = "true") -> str:
 
 
 A_PAGE = "doc_id = 'notion:p1'"
+ITEM = {"evaluation_set": "s", "item_id": "1", "texts": ["Where does the till stand now?"]}
 BREACHES = [
     again("raw_notion.pages", "'lost' as _dlt_id"),
     again("raw_notion.users", "'lost' as _dlt_id"),
@@ -450,6 +452,7 @@ BREACHES = [
     again("raw_slack.users", "'lost' as _dlt_id"),
     again("raw_gateway.events", "'lost' as _dlt_id"),
     again("raw_review.labels", "'lost' as _dlt_id"),
+    again("raw_evaluation.items", "'lost' as _dlt_id"),
     again("staging.stg_notion__pages", "null as page_id"),
     again("staging.stg_notion__users"),
     again("staging.stg_slack__channels", "'odd' as kind"),
@@ -462,6 +465,7 @@ BREACHES = [
     again("staging.stg_gateway__flow_steps"),
     again("staging.stg_gateway__feedback"),
     again("staging.stg_review__labels"),
+    again("staging.stg_evaluation__items"),
     again("evaluation.human_eval_labels", "'odd' as kind, 'odd' as preferred"),
     again("evaluation.trajectory_units", "'odd' as outcome"),
     again("evaluation.trajectory_features"),
@@ -540,6 +544,47 @@ BREACHES = [
     "insert into {lake}evaluation.cluster_events (event_id, event)"
     " values ('e', 'odd'), ('e', 'odd')",
     "insert into {lake}evaluation.cluster_names (cluster_id) values ('c'), ('c')",
+    again("seeds.selection_weights", "'odd' as given_by"),
+    again("seeds.selection_weights"),
+    again("seeds.selection_rules"),
+    # Holds of nothing.
+    again(
+        "seeds.selection_rules",
+        "'odd' as negative_type, 'odd' as given_by, 0 as at_least, 0 as at_most",
+    ),
+    again("seeds.selection_sizes"),
+    again("seeds.dataset_settings", "'odd' as setting"),
+    again("seeds.dataset_settings"),
+    again("seeds.dataset_splits"),
+    again("seeds.redaction_rules"),
+    again("datasets.trajectory_scores"),
+    "insert into {lake}datasets.positive_topk_trajectories (trajectory_id) values ('t'), ('t')",
+    "insert into {lake}datasets.negative_bottomk_trajectories (trajectory_id) values ('t'), ('t')",
+    "insert into {lake}datasets.dataset_examples"
+    " (example_id, dataset, partition, tree_groups, prompt_hashes)"
+    " values ('e', 'odd', 'odd', ['t'], ['h']), ('f', 'sft', null, ['t'], ['h']),"
+    " ('e', 'sft', null, ['t'], ['h'])",
+    again("datasets.training_text_variants"),
+    "insert into {lake}datasets.training_messages (message_hash, part, config_hash)"
+    " values ('h', 0, 'c'), ('h', 0, 'c')",
+    "insert into {lake}datasets.contaminated_messages"
+    " (message_hash, evaluation_set, item_id, text_index)"
+    " values ('h', 's', 'i', 1), ('h', 's', 'i', 1)",
+    "insert into {lake}datasets.example_states (example_id, problem)"
+    " values ('e', 'odd'), ('e', 'odd')",
+    "insert into {lake}datasets.example_groups (example_id, split_group, duplicate_kind)"
+    " values ('e', 'g', 'odd'), ('e', 'g', 'odd')",
+    "insert into {lake}datasets.example_decisions (example_id, split_group, split, exclusion)"
+    " values ('e', 'g', 'train', 'odd'), ('e', 'g', 'train', null), ('f', 'g', 'test', null)",
+    # A tree in two splits, and a group on both sides.
+    "insert into {lake}datasets.sft_messages_dataset (example_id, split)"
+    " values ('e', 'train'), ('f', 'test'), ('f', 'test')",
+    "insert into {lake}datasets.dpo_preference_dataset (example_id, split)"
+    " values ('e', 'train'), ('e', 'train')",
+    "insert into {lake}datasets.suppression_dataset (example_id, split)"
+    " values ('e', 'train'), ('e', 'train')",
+    "insert into {lake}datasets.unlearning_dataset (example_id, split, partition)"
+    " values ('e', 'train', 'odd'), ('e', 'train', 'forget'), ('f', 'test', 'retain')",
     # Another version, readers who may no longer read it, no such chunk, not in the store.
     again(
         "serving.vector_manifest",

@@ -1,0 +1,258 @@
+"""Messages as trainers read them: redacted, counted in tokens, and with a MinHash to compare by."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from hashlib import sha256
+from typing import Any
+
+import duckdb
+import numpy as np
+import orjson
+import pyarrow as pa
+from rensa import RMinHash
+
+from loreline.errors import LorelineError
+from loreline.replay.contexts import argument_text, message_content, tools_of
+
+# Stands for a message's place among those of its example, which its calls' ids are made of: JSON
+# writes this character as an escape, so that nothing that is said can be taken for it.
+PLACE = "\x01"
+
+MINHASH_SEED = 1
+# What a MinHash of nothing consists of; the least of it and another one is the other one.
+NO_MINHASH = np.iinfo(np.uint32).max
+
+_WORD = re.compile(r"[ぁ-ヿ一-鿿]|[^\W_]+")
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A row of the seed `redaction_rules`: RE2's syntax, `\\1` for what a group holds."""
+
+    name: str
+    pattern: str
+    replacement: str
+
+
+class Redactor:
+    """Applies rules one after the other, by DuckDB: RE2 takes linear time, whatever the text.
+
+    Args:
+        rules: in their order.
+
+    Raises:
+        LorelineError: a pattern cannot be read.
+    """
+
+    def __init__(self, rules: Sequence[Rule]) -> None:
+        self._rules = list(rules)
+        self._connection = duckdb.connect()
+        for rule in self._rules:
+            try:
+                self._connection.execute(
+                    "select regexp_replace('', $1, $2)", [rule.pattern, rule.replacement]
+                )
+            except duckdb.Error as error:
+                raise LorelineError(
+                    f"rule {rule.name} is no regular expression ({error})",
+                    "mend its pattern in seeds/redaction_rules.csv",
+                ) from error
+        self._query = self._layers()
+
+    def redact(self, texts: Sequence[str]) -> tuple[list[str], list[list[str]]]:
+        """The texts without what the rules find, and for each the rules' names, once per find."""
+        incoming = pa.table({"place": range(len(texts)), "text": pa.array(texts, pa.string())})
+        self._connection.register("incoming", incoming)
+        parameters = {
+            f"{key}_{number}": value
+            for number, rule in enumerate(self._rules)
+            for key, value in (("pattern", rule.pattern), ("replacement", rule.replacement))
+        }
+        try:
+            found = self._connection.execute(self._query, parameters).to_arrow_table()
+        finally:
+            self._connection.unregister("incoming")
+        finds: list[list[str]] = [[] for _ in texts]
+        for number, rule in enumerate(self._rules):
+            counts = found.column(f"found_{number}").to_numpy()
+            for place in np.flatnonzero(counts):
+                finds[place] += [rule.name] * int(counts[place])
+        return found.column("text").to_pylist(), finds
+
+    def _layers(self) -> str:
+        """Each rule sees what the one before it left; nothing is counted where nothing is found."""
+        query, counted = "select place, text from incoming", ""
+        for number in range(len(self._rules)):
+            query = (
+                f"select place{counted}, case when is_found"
+                f" then regexp_replace(text, $pattern_{number}, $replacement_{number}, 'g')"
+                f" else text end as text, case when is_found"
+                f" then len(regexp_extract_all(text, $pattern_{number})) else 0"
+                f" end as found_{number}"
+                f" from (select *, regexp_matches(text, $pattern_{number}) as is_found"
+                f" from ({query}))"
+            )
+            counted += f", found_{number}"
+        return f"{query} order by place"
+
+
+@dataclass
+class TrainingMessage:
+    """A message of a conversation, a system's text, or a list of tools.
+
+    Attributes:
+        message_hash: of the message, or of the attribute that it is part of.
+        part: counts the texts of one system attribute from 0; else 0.
+        kind: message, system or tools.
+        role: as in a chat; empty for tools.
+        texts: what it says, then the arguments of each of its calls.
+        name: of its author.
+        calls: names of the tools that it calls; None for one that calls none.
+        answers_call: which call before it a tool's result answers.
+        before_message: a system's text stands before so many of the other messages.
+        is_usable: whether it is text alone.
+        redactions: names of the rules that found something in it, once per find.
+    """
+
+    message_hash: str
+    part: int
+    kind: str
+    role: str
+    texts: list[str]
+    name: str | None = None
+    calls: list[str] | None = None
+    answers_call: str | None = None
+    before_message: int | None = None
+    is_usable: bool = True
+    redactions: list[str] = field(default_factory=list)
+
+    def as_json(self) -> str:
+        """The message of a chat, or the list of tools; ids of calls hold `PLACE`."""
+        content, *arguments = self.texts
+        if self.kind == "tools":
+            return content
+        head: Json = {"role": self.role, "content": content}
+        if self.name:
+            head["name"] = self.name
+        text = orjson.dumps(head).decode()[:-1]
+        if self.calls is not None:
+            calls = [
+                f'{{"id":"call_{PLACE}_{number}","type":"function","function":'
+                f"{orjson.dumps({'name': name, 'arguments': argument}).decode()}}}"
+                for number, (name, argument) in enumerate(zip(self.calls, arguments, strict=True))
+            ]
+            text += f',"tool_calls":[{",".join(calls)}]'
+        if self.answers_call is not None:
+            text += f',"tool_call_id":"call_{PLACE}_{self.answers_call}"'
+        return text + "}"
+
+
+def training_messages(row: Json) -> Iterator[TrainingMessage]:
+    """What a row of the lake becomes: one message, or each text of a system.
+
+    Args:
+        row: kind, message_hash, role, content, name, tool_calls, tool_call_id.
+    """
+    key, kind = row["message_hash"], row["kind"]
+    if kind == "system":
+        for number, text in enumerate(orjson.loads(row["content"] or "[]")):
+            content, is_text = _plain(text["content"])
+            yield TrainingMessage(
+                key,
+                number,
+                kind,
+                "system",
+                [content],
+                name=text.get("name"),
+                before_message=text["position"] - number,
+                is_usable=is_text,
+            )
+    elif kind == "tools":
+        offered = tools_of(orjson.loads(row["content"] or "[]"))
+        tools = offered.get("tools") or [
+            {"type": "function", "function": function} for function in offered.get("functions", [])
+        ]
+        yield TrainingMessage(key, 0, kind, "", [orjson.dumps(tools).decode()])
+    else:
+        content, is_text = _plain(row["content"])
+        calls = orjson.loads(row["tool_calls"]) if row["tool_calls"] else None
+        is_result = row["role"] in ("tool", "function")
+        yield TrainingMessage(
+            key,
+            0,
+            kind,
+            "tool" if is_result else row["role"],
+            [content, *(argument_text(call["arguments"]) for call in calls or ())],
+            name=row["name"],
+            calls=None if calls is None else [call["name"] or "" for call in calls],
+            answers_call=(row["tool_call_id"] or "0") if is_result else None,
+            is_usable=is_text,
+        )
+
+
+def redact(messages: Sequence[TrainingMessage], redactor: Redactor) -> None:
+    """Take out of each message what the rules find; tools that are no JSON then are not usable."""
+    texts = [text for message in messages for text in message.texts]
+    clean, finds = redactor.redact(texts)
+    at = 0
+    for message in messages:
+        end = at + len(message.texts)
+        message.texts = clean[at:end]
+        message.redactions = [name for found in finds[at:end] for name in found]
+        at = end
+        if message.kind == "tools" and message.redactions:
+            message.is_usable = _is_json(message.texts[0])
+
+
+def text_hash(message: TrainingMessage) -> str:
+    """The first 128 bits of the SHA-256 of what is left to train on, as hex digits."""
+    return sha256(message.as_json().encode()).hexdigest()[:32]
+
+
+def shingles(text: str, words: int) -> list[str]:
+    """Runs of so many words; all there are where there are fewer, and the text where it has none.
+
+    A word is a run of letters and digits in lower case, or a single sign of Chinese or Japanese.
+    """
+    found = _WORD.findall(text.lower())
+    if len(found) < words:
+        whole = " ".join(found) or text.strip()
+        return [whole] if whole else []
+    return [" ".join(found[at : at + words]) for at in range(len(found) - words + 1)]
+
+
+def minhashes(texts: Sequence[str], *, words: int, permutations: int) -> np.ndarray:
+    """MinHashes of the texts' shingles: uint32, shape (texts, permutations).
+
+    The share of places in which two agree estimates the Jaccard similarity of their shingles
+    (Broder 1997); the elementwise least of two is that of both texts together.
+    """
+    if not texts:
+        return np.zeros((0, permutations), np.uint32)
+    sets = [shingles(text, words) for text in texts]
+    found = RMinHash.digest_matrix_from_token_sets(sets, permutations, MINHASH_SEED)
+    return np.array(found.to_rows(), np.uint32).reshape(len(texts), permutations)
+
+
+def _plain(content: str | None) -> tuple[str, bool]:
+    """What is said as text, and whether that is all of it: pictures and the like are none."""
+    found = message_content(content)
+    if found is None or isinstance(found, str):
+        return found or "", True
+    texts = [part.get("text") for part in found]
+    return "\n".join(text for text in texts if isinstance(text, str)), all(
+        isinstance(text, str) for text in texts
+    )
+
+
+def _is_json(text: str) -> bool:
+    try:
+        orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return False
+    return True
