@@ -6,6 +6,7 @@ process that started it.
 
 from __future__ import annotations
 
+import fcntl
 import importlib.util
 import os
 import pwd
@@ -14,7 +15,9 @@ import signal
 import stat
 import subprocess
 import tempfile
-from contextlib import suppress
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +39,9 @@ DATABASE = "loreline"
 _SYSTEM_USER = "pgserver"
 
 _STOP_SECONDS = 30.0
+
+# An initdb without its command needs a few seconds to its end, more on a busy machine.
+_ORPHAN_SECONDS = 60.0
 
 _DRAFT = "postgres.new-"
 
@@ -82,6 +88,7 @@ def start(home: Path, state: StackState) -> psutil.Process:
     """Start it on the port in `state`; it is ready when `is_ready` says so."""
     data = folder(home)
     user = _system_user(home) if os.geteuid() == 0 else None
+    _remove_drafts(home)
     if not data.exists():
         _create_cluster(home, state, user)
     _remove_stale_lock(data)
@@ -151,11 +158,47 @@ def _environment() -> dict[str, str]:
     return {name: os.environ[name] for name in kept if name in os.environ} | {"LC_ALL": "C"}
 
 
+def _remove_drafts(home: Path) -> None:
+    for remains in home.glob(f"{_DRAFT}*"):
+        with _written_by_nobody_else(remains, _ORPHAN_SECONDS):
+            shutil.rmtree(remains)
+
+
 def _create_cluster(home: Path, state: StackState, user: str | None) -> None:
     # Made aside and moved when whole: if this command is killed, its initdb goes on writing.
-    for remains in home.glob(f"{_DRAFT}*"):
-        shutil.rmtree(remains, ignore_errors=True)
     draft = Path(tempfile.mkdtemp(prefix=_DRAFT, dir=home))
+    with _written_by_nobody_else(draft) as lock:
+        _run_initdb(draft, lock, state, user)
+        (draft / "cluster").rename(folder(home))
+        shutil.rmtree(draft)
+
+
+@contextmanager
+def _written_by_nobody_else(draft: Path, patience: float = 0.0) -> Iterator[int]:
+    """Hold the lock of a draft; gives its descriptor, which whoever writes there must inherit.
+
+    An initdb and all that it starts hold the lock, too, to the end of the last of them.
+    """
+    deadline = time.monotonic() + patience
+    lock = os.open(draft, os.O_RDONLY)
+    try:
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise LorelineError(
+                        f"the initdb of an earlier command still writes into {draft}",
+                        "wait for its end, or end it, and try again",
+                    ) from None
+            time.sleep(0.05)
+        yield lock
+    finally:
+        os.close(lock)
+
+
+def _run_initdb(draft: Path, lock: int, state: StackState, user: str | None) -> None:
     cluster, password = draft / "cluster", draft / "password"
     password.touch(mode=0o600)
     password.write_text(state.credential("postgres_owner"))
@@ -175,13 +218,17 @@ def _create_cluster(home: Path, state: StackState, user: str | None) -> None:
         shutil.chown(draft, user, user)
         shutil.chown(password, user, user)
     made = subprocess.run(
-        command, cwd=draft, env=_environment(), capture_output=True, text=True, **_as_user(user)
+        command,
+        cwd=draft,
+        env=_environment(),
+        pass_fds=[lock],
+        capture_output=True,
+        text=True,
+        **_as_user(user),
     )
     if made.returncode:
         lines = made.stderr.strip().splitlines() or ["no output"]
         raise LorelineError(f"initdb failed in {draft} ({lines[0]})", "correct that and try again")
-    cluster.rename(folder(home))
-    shutil.rmtree(draft)
 
 
 def _as_user(user: str | None) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import stat
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -184,6 +185,57 @@ def test_up_killed_while_it_starts_is_made_up_for(home, monkeypatch, seconds):
     stack.up(home)
     write_something(settings_of(home, monkeypatch))
     assert list(home.glob("postgres.new-*")) == []
+
+
+# As `initdb`, whose work is done by children that it starts.
+SLOW_INITDB = """\
+#!/bin/sh
+cluster=${1#--pgdata=}
+mkdir "$cluster"
+echo $$ > "$cluster.pid"
+while [ -e "${0%/*}/go-on" ]; do
+    written=$((written + 1))
+    : > "$cluster/$written"
+    sleep 0.02
+done &
+wait
+"""
+SLOW_UP = """\
+import pathlib, sys
+from loreline import stack
+from loreline.stack import postgresql
+postgresql._binary = pathlib.Path(sys.argv[1]).joinpath
+stack.up(pathlib.Path(sys.argv[1]))
+"""
+
+
+def test_what_an_orphaned_initdb_writes_is_removed_after_its_end(home, monkeypatch):
+    initdb, go_on = home / "initdb", home / "go-on"
+    initdb.write_text(SLOW_INITDB)
+    initdb.chmod(0o755)
+    go_on.touch()
+    try:
+        call = subprocess.Popen([sys.executable, "-c", SLOW_UP, str(home)])
+        while not (found := list(home.glob("postgres.new-*/cluster/1"))):
+            assert call.poll() is None
+            time.sleep(0.02)
+        (written,) = found
+        draft = written.parents[1]
+        call.kill()
+        call.wait()
+        kill(int((draft / "cluster.pid").read_text()))
+
+        monkeypatch.setattr(postgresql, "_ORPHAN_SECONDS", 0.2)
+        with pytest.raises(LorelineError, match=f"still writes into {draft}"):
+            stack.up(home)
+        assert written.exists()
+
+        monkeypatch.undo()
+        threading.Timer(0.5, go_on.unlink).start()
+        stack.up(home)
+        assert list(home.glob("postgres.new-*")) == []
+    finally:
+        go_on.unlink(missing_ok=True)
 
 
 @pytest.mark.soak
