@@ -125,13 +125,6 @@ def event(event_type: str, at: float, **data: Any) -> Json:
     }
 
 
-def write_events(file: Path, events: Iterable[Json]) -> Path:
-    """A JSON Lines file of events."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text("".join(json.dumps(event) + "\n" for event in events))
-    return file
-
-
 @dataclass(frozen=True)
 class Answer:
     """An assistant's message of a real conversation.

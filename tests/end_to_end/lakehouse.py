@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -120,6 +121,13 @@ class Lakehouse:
     def land(self, source: str, location: Path, **options: Any) -> Any:
         """Land a source; gives the summary of the load."""
         return self.start("land", source=source, location=location, **options).result()
+
+    def land_events(self, events: Iterable[Any]) -> None:
+        """Land gateway events, from a file of their own."""
+        file = self.settings.home / "events" / f"{uuid.uuid4().hex}.jsonl"
+        file.parent.mkdir(exist_ok=True)
+        file.write_text("".join(json.dumps(event) + "\n" for event in events))
+        self.land("gateway", file)
 
     def build(self, *arguments: str) -> Build:
         """Run dbt to its end, and make sure that nothing failed."""

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from loreline.cli.conversations import aligned, in_columns, side_by_side, tree_lines
-from tests.end_to_end.forest import assistant, call, chat, system, tool, user, write_events
+from tests.end_to_end.forest import assistant, call, chat, system, tool, user
 from tests.end_to_end.lakehouse import temporary_lakehouse
 from tests.end_to_end.test_forest import CONVERSATIONS
 
@@ -24,7 +24,6 @@ def long_session():
 
 @pytest.fixture(scope="module")
 def lakehouse(stack, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("talk")
     asked = assistant(None, tool_calls=[call("c1", "search", '{"query": "x"}')])
     events = [
         chat(
@@ -48,8 +47,8 @@ def lakehouse(stack, tmp_path_factory):
         ),
         *long_session(),
     ]
-    with temporary_lakehouse(stack, folder) as lakehouse:
-        lakehouse.land("gateway", write_events(folder / "events.jsonl", events))
+    with temporary_lakehouse(stack, tmp_path_factory.mktemp("talk")) as lakehouse:
+        lakehouse.land_events(events)
         lakehouse.build(*CONVERSATIONS)
         yield lakehouse
 

@@ -2,13 +2,12 @@
 
 import random
 from collections import Counter
-from datetime import datetime
 
 import numpy as np
 import pytest
 
 from tests.end_to_end.exports import Page, write_notion
-from tests.end_to_end.forest import assistant, chat, user, write_events
+from tests.end_to_end.forest import assistant, chat, user
 from tests.end_to_end.lakehouse import replace_in
 
 OWN_MODELS = (
@@ -50,16 +49,11 @@ def conversations(subject, numbers):
 
 
 @pytest.fixture
-def tell(own_lakehouse, tmp_path):
-    """A function that lands events; gives what is then to be built."""
-
-    def landed(*events):
-        file = tmp_path / f"{datetime.now():%H%M%S%f}.jsonl"
-        own_lakehouse.land("gateway", write_events(file, events))
-
+def tell(own_lakehouse):
+    """A function that lands events, in a lakehouse that clusters as few as there are here."""
     configurations = own_lakehouse.project / "seeds" / "clustering_configurations.csv"
     replace_in(configurations, ",10,4,2,0.95,", ",10,5,2,1.0,")
-    return landed
+    return lambda *events: own_lakehouse.land_events(events)
 
 
 def clusters(lakehouse):

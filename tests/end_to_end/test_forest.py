@@ -12,7 +12,6 @@ from tests.end_to_end.forest import (
     answers_of_trees,
     requests_for,
     sampling_requests,
-    write_events,
 )
 from tests.end_to_end.forest_cases import CASES
 from tests.end_to_end.lakehouse import differences, temporary_lakehouse
@@ -74,9 +73,8 @@ def events(request, answers):
 @pytest.fixture(scope="module")
 def forest(stack, events, tmp_path_factory):
     """A lakehouse into which all of it came at once."""
-    folder = tmp_path_factory.mktemp("forest")
-    with temporary_lakehouse(stack, folder) as lakehouse:
-        lakehouse.land("gateway", write_events(folder / "events.jsonl", events))
+    with temporary_lakehouse(stack, tmp_path_factory.mktemp("forest")) as lakehouse:
+        lakehouse.land_events(events)
         lakehouse.build(*CONVERSATIONS)
         yield lakehouse
 
@@ -219,8 +217,8 @@ def test_any_order_and_any_number_of_builds_make_the_same_forest(
     random.Random(seed).shuffle(shuffled)
     parts = [shuffled[n::3] for n in range(3)]
     with temporary_lakehouse(stack, tmp_path) as lakehouse:
-        for number, part in enumerate(parts):
-            lakehouse.land("gateway", write_events(tmp_path / f"{number}.jsonl", part))
+        for part in parts:
+            lakehouse.land_events(part)
             lakehouse.build(*CONVERSATIONS)
         assert not differences(tables(lakehouse), tables(forest))
         before = lakehouse.snapshots()

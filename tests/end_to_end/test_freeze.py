@@ -23,7 +23,7 @@ from tests.end_to_end.dataset_models import (
     git,
     put_models,
 )
-from tests.end_to_end.forest import answers_of_trees, requests_for, write_events
+from tests.end_to_end.forest import answers_of_trees, requests_for
 from tests.end_to_end.lakehouse import replace_in, temporary_lakehouse
 from tests.end_to_end.trainers import load
 
@@ -38,10 +38,9 @@ SECONDS_OF_A_FREEZE = 3.5
 @pytest.fixture(scope="module")
 def lakehouse(stack, tmp_path_factory):
     """Datasets that were built once; every test freezes under names of its own."""
-    folder = tmp_path_factory.mktemp("freeze")
-    with temporary_lakehouse(stack, folder) as lakehouse:
+    with temporary_lakehouse(stack, tmp_path_factory.mktemp("freeze")) as lakehouse:
         put_models(lakehouse.project)
-        lakehouse.land("gateway", write_events(folder / "events.jsonl", conversations()))
+        lakehouse.land_events(conversations())
         lakehouse.build(*WITH_UPSTREAM)
         yield lakehouse
 
@@ -229,7 +228,7 @@ def test_real_conversations_are_frozen_and_loaded(real_data, stack, tmp_path):
     with temporary_lakehouse(stack, tmp_path) as lakehouse:
         put_models(lakehouse.project)
         events = requests_for(answers, "trees")
-        lakehouse.land("gateway", write_events(tmp_path / "1" / "events.jsonl", events))
+        lakehouse.land_events(events)
         lakehouse.build(*WITH_UPSTREAM)
         folder = tmp_path / "exports"
         for name in ("sft", "dpo"):
@@ -440,15 +439,13 @@ def test_it_is_not_clear_what_to_do(lakehouse):
 def test_nothing_that_happens_later_changes_it(stack, tmp_path):
     with temporary_lakehouse(stack, tmp_path) as lakehouse:
         put_models(lakehouse.project)
-        lakehouse.land("gateway", write_events(tmp_path / "1" / "events.jsonl", conversations()))
+        lakehouse.land_events(conversations())
         lakehouse.build(*WITH_UPSTREAM)
         run(lakehouse, *freezing(lakehouse, SFT, "before", tmp_path))
         project = ["--project-dir", str(lakehouse.project)]
 
         # Other rows, another seed, another code; what was is compacted, and expires.
-        lakehouse.land(
-            "gateway", write_events(tmp_path / "2" / "events.jsonl", conversations(24, 30))
-        )
+        lakehouse.land_events(conversations(24, 30))
         replace_in(
             lakehouse.project / "models" / "datasets" / f"{SFT}.sql",
             "    model,",
@@ -502,7 +499,7 @@ def test_nothing_that_happens_later_changes_it(stack, tmp_path):
 def test_code_that_is_not_the_recorded_one_is_noticed(stack, tmp_path):
     with temporary_lakehouse(stack, tmp_path) as lakehouse:
         put_models(lakehouse.project)
-        lakehouse.land("gateway", write_events(tmp_path / "1" / "events.jsonl", conversations()))
+        lakehouse.land_events(conversations())
         lakehouse.build(*WITH_UPSTREAM)
         project = ["--project-dir", str(lakehouse.project)]
 
@@ -555,7 +552,7 @@ def test_upstream_that_moves_without_other_rows_is_what_is_tagged(stack, tmp_pat
     """What the first build read may expire, though its rows are still what is built."""
     with temporary_lakehouse(stack, tmp_path) as lakehouse:
         put_models(lakehouse.project)
-        lakehouse.land("gateway", write_events(tmp_path / "1" / "events.jsonl", conversations()))
+        lakehouse.land_events(conversations())
         lakehouse.build(*WITH_UPSTREAM)
         run(lakehouse, *freezing(lakehouse, SFT, "first", tmp_path))
         dataset = lakehouse.snapshots()[f"datasets.{SFT}"]

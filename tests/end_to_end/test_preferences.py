@@ -1,7 +1,6 @@
 """Pairs of responses to one request, and who prefers which."""
 
 import json
-import random
 from collections import Counter, defaultdict
 from itertools import combinations
 
@@ -18,7 +17,6 @@ from tests.end_to_end.forest import (
     requests_for,
     sampling_requests,
     user,
-    write_events,
 )
 from tests.end_to_end.lakehouse import temporary_lakehouse
 
@@ -39,12 +37,11 @@ def pairs_lakehouse(stack, tmp_path_factory):
 
 
 @pytest.fixture
-def tell(pairs_lakehouse, tmp_path):
+def tell(pairs_lakehouse):
     """A function that lands events and builds."""
 
     def landed(*events):
-        file = tmp_path / f"{random.random()}.jsonl"
-        pairs_lakehouse.land("gateway", write_events(file, events))
+        pairs_lakehouse.land_events(events)
         pairs_lakehouse.build(*BUILD)
 
     return landed

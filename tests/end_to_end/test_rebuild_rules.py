@@ -16,7 +16,6 @@ from tests.end_to_end.forest import (
     event,
     recorded_again,
     user,
-    write_events,
 )
 from tests.end_to_end.forest_cases import CASES
 from tests.end_to_end.lakehouse import temporary_lakehouse
@@ -35,16 +34,12 @@ PATTERNS = {"lines": '"- ([^\\n]+)"', "sentences": '"([^.!?\\n]+[.!?]?)"'}
 class Forest:
     """A lakehouse to which events are added, and what of it was changed by that."""
 
-    def __init__(self, lakehouse, folder):
+    def __init__(self, lakehouse):
         self.lakehouse = lakehouse
-        self.folder = folder
-        self.files = 0
 
     def land(self, *events: Json) -> None:
         """Land events."""
-        self.files += 1
-        file = write_events(self.folder / f"{self.files}.jsonl", events)
-        self.lakehouse.land("gateway", file)
+        self.lakehouse.land_events(events)
 
     def add(self, *events: Json) -> None:
         """Land events and build."""
@@ -80,9 +75,8 @@ class Forest:
 @pytest.fixture(scope="module")
 def forest(stack, tmp_path_factory):
     """All cases, built; tests add a tenant each."""
-    folder = tmp_path_factory.mktemp("rules")
-    with temporary_lakehouse(stack, folder) as lakehouse:
-        forest = Forest(lakehouse, folder)
+    with temporary_lakehouse(stack, tmp_path_factory.mktemp("rules")) as lakehouse:
+        forest = Forest(lakehouse)
         forest.add(*(event for case in CASES.values() for event in case.events))
         yield forest
 

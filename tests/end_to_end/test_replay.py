@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 
-from tests.end_to_end.forest import assistant, call, chat, event, system, tool, user, write_events
+from tests.end_to_end.forest import assistant, call, chat, event, system, tool, user
 from tests.end_to_end.lakehouse import replace_in, temporary_lakehouse
 from tests.simulators.chat_completions import Refusal, called, chat_completions, last_text, said
 
@@ -59,17 +59,16 @@ def branches():
 
 @pytest.fixture(scope="module")
 def built(stack, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("replay")
     events = [event for session in SESSIONS for event in conversation(session)]
     events += branches()
     events += [event for n in range(2) for event in conversation(f"themed-{n}", "plans")]
-    with temporary_lakehouse(stack, folder) as lakehouse:
+    with temporary_lakehouse(stack, tmp_path_factory.mktemp("replay")) as lakehouse:
         replace_in(
             lakehouse.project / "seeds" / "model_prices.csv",
             "qwen2.5-7b-instruct,0.05,0.1",
             "priced,1000,2000",
         )
-        lakehouse.land("gateway", write_events(folder / "events.jsonl", events))
+        lakehouse.land_events(events)
         lakehouse.build(*BUILD)
         yield lakehouse
 
@@ -445,7 +444,7 @@ def test_what_postgres_holds_is_compared_and_mended(lakehouse):
     lakehouse.check_contents()
 
 
-def test_what_would_be_rebuilt(lakehouse, tmp_path):
+def test_what_would_be_rebuilt(lakehouse):
     def planned():
         done = lakehouse.command("replay", "--plan", "--json")
         assert done.exit_code == 0, done
@@ -457,8 +456,7 @@ def test_what_would_be_rebuilt(lakehouse, tmp_path):
     known = next(conversation("alone"))
     known["data"]["model_snapshot_id"] = "another"
     tasks = event("taskification.completed", 0, turn_id="alone-0", tasks=[{"sub_prompt": "x"}])
-    file = tmp_path / "events.jsonl"
-    lakehouse.land("gateway", write_events(file, [known, tasks]))
+    lakehouse.land_events([known, tasks])
     found = planned()
     assert found.keys() == {"execution_run_records", "stg_gateway__tasks"}
     assert {"conversation_branch_nodes", "taskification_results"} <= set(

@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from tests.end_to_end.forest import assistant, chat, system, user, write_events
+from tests.end_to_end.forest import assistant, chat, system, user
 from tests.end_to_end.lakehouse import temporary_lakehouse
 from tests.end_to_end.litellm import KEY, litellm_proxy
 from tests.end_to_end.test_replay import BUILD, nodes
@@ -33,7 +33,7 @@ def lakehouse(stack, tmp_path_factory):
     ):
         settings = dataclasses.replace(lakehouse.settings, gateway_url=url, gateway_api_key=KEY)
         lakehouse = dataclasses.replace(lakehouse, settings=settings)
-        lakehouse.land("gateway", write_events(folder / "events.jsonl", events))
+        lakehouse.land_events(events)
         lakehouse.build(*BUILD)
         yield lakehouse
 

@@ -15,7 +15,6 @@ from tests.end_to_end.forest import (
     system,
     tool,
     user,
-    write_events,
 )
 from tests.end_to_end.lakehouse import temporary_lakehouse
 from tests.reviewing import add_reviewers
@@ -30,8 +29,8 @@ def judged(stack, tmp_path):
         yield lakehouse
 
 
-def tell(lakehouse, file, *events):
-    lakehouse.land("gateway", write_events(file, events))
+def tell(lakehouse, *events):
+    lakehouse.land_events(events)
     lakehouse.build(*BUILD)
 
 
@@ -47,13 +46,12 @@ def content(lakehouse, kind):
     }
 
 
-def test_what_people_say_of_traffic_reaches_the_models(judged, tmp_path):
+def test_what_people_say_of_traffic_reaches_the_models(judged):
     asked = [system("Be brief."), user("What is it?")]
     calls = assistant(None, tool_calls=[call("c1", "search", '{"q": "it"}')])
     looked = [user("Look it up."), calls, tool("c1", "It is 42.")]
     tell(
         judged,
-        tmp_path / "1.jsonl",
         chat("one", asked, assistant("A thing."), at=0, session="a"),
         chat("other", asked, assistant("It is a thing."), at=1, session="a"),
         chat("t1", looked[:1], calls, at=10, session="b"),
@@ -78,7 +76,6 @@ def test_what_people_say_of_traffic_reaches_the_models(judged, tmp_path):
 
     tell(
         judged,
-        tmp_path / "2.jsonl",
         event("feedback.scored", 40, tenant="t", turn_id="one", score=0.1, labeller="y"),
         event("feedback.scored", 40, tenant="t", turn_id="other", score=0.9, labeller="y"),
     )
@@ -118,7 +115,7 @@ def test_what_people_say_of_traffic_reaches_the_models(judged, tmp_path):
 
     # A conversation that was judged goes on: its label stays, and its new end is asked for.
     more = [*looked, assistant("It is 42."), user("Thanks.")]
-    tell(judged, tmp_path / "3.jsonl", chat("t3", more, assistant("Welcome."), at=60, session="b"))
+    tell(judged, chat("t3", more, assistant("Welcome."), at=60, session="b"))
     assert judged.query(
         "select units.superseded_by is not null, count(*)"
         " from {lake}evaluation.cluster_category_labels as labels"

@@ -15,7 +15,6 @@ from tests.end_to_end.forest import (
     requests_for,
     tool,
     user,
-    write_events,
 )
 from tests.end_to_end.lakehouse import temporary_lakehouse
 
@@ -37,12 +36,11 @@ def paths(stack, tmp_path_factory):
 
 
 @pytest.fixture
-def tell(paths, tmp_path):
+def tell(paths):
     """A function that lands events and builds."""
 
     def landed(*events):
-        file = tmp_path / f"{random.random()}.jsonl"
-        paths.land("gateway", write_events(file, events))
+        paths.land_events(events)
         paths.build(*BUILD)
 
     return landed
