@@ -23,6 +23,9 @@ A turn follows the last completed one, or the one named by `after` (`key`, or `k
     reasoning                what the model thought first; clients do not send it back
     taskify                  a rule version and the sub-tasks it made of this turn
     event_id                 an id of the gateway's that it gave to another event too
+    feedback                 what was said of the answer: `by` whom, its `rank` (0 is the best) or
+                             `score`, of which `choice`; `at` a moment, else some minutes later;
+                             `late` where it lands on day two only
     late                     true for a turn whose events land on day two only
 
 No randomness and no clock: ids and small variations are hashes of the keys.
@@ -148,6 +151,8 @@ class Session:
         """The session's events, or those that the story marks as landing late."""
         turns = [turn for turn in self.turns.values() if turn.story.get("late", False) is late]
         found = [event for turn in turns for event in self.turn_events(turn)]
+        for turn in self.turns.values():
+            found += self.feedback_events(turn, late=late)
         if not late:
             flows = self.story.get("flows", [])
             found += [event for flow in flows for event in self.flow_events(flow)]
@@ -368,6 +373,26 @@ class Session:
             }
             data["tasks"] = [{"index": i, **task} for i, task in enumerate(data["tasks"])]
             yield self.event("taskification.completed", at, data, "taskify", turn.key)
+
+    def feedback_events(self, turn: Turn, *, late: bool) -> Iterator[Json]:
+        """What people and reward models said of a turn's answers on the one day or the other."""
+        for said in turn.story.get("feedback", []):
+            if said.get("late", turn.story.get("late", False)) is not late:
+                continue
+            choice, measure = said.get("choice", 0), "rank" if "rank" in said else "score"
+            names = (turn.key, str(choice), said["by"])
+            ended = turn.last.started_at + timedelta(milliseconds=turn.last.duration_ms)
+            later = timedelta(seconds=variation(40, 1800, self.key, *names))
+            data = {
+                "turn_id": turn.last.turn_id,
+                "tenant": self.story["tenant"],
+                "choice_index": choice,
+                measure: said[measure],
+                "labeller": said["by"],
+            }
+            kind = "feedback.ranked" if measure == "rank" else "feedback.scored"
+            at = moment(said["at"]) if "at" in said else ended + later
+            yield self.event(kind, at, data, *names)
 
     def chat_event(self, turn: Turn, request: Request, name: str) -> Json:
         """The event of one proxied request."""

@@ -3,8 +3,8 @@
     python sample_workspace/generate.py [--into FOLDER]
 
 writes `day_one/`, `day_two/`, `day_three/`, and what may be expected of them (`questions.yaml`,
-`expected_changes.yaml`, `expected_branches.jsonl`), into the folder, by default the one of this
-file. The same story gives the same bytes.
+`expected_changes.yaml`, `expected_branches.jsonl`, `expected_judgements.yaml`), into the folder, by
+default the one of this file. The same story gives the same bytes.
 """
 
 from __future__ import annotations
@@ -108,7 +108,10 @@ def gateway_files(exported_at: datetime) -> Json:
     second += [event for session in later for event in session.events()]
     second += first[:: changes["gateway"]["repeat_every"]]
     second.sort(key=lambda event: digest("arrival", event["id"], event["time"]))
-    files = {"expected_branches.jsonl": [*expected_branches(sessions), *expected_branches(later)]}
+    files = {
+        "expected_branches.jsonl": [*expected_branches(sessions), *expected_branches(later)],
+        "expected_judgements.yaml": expected_judgements([*sessions, *later]),
+    }
     for day, at, events in (
         ("day_one", exported_at, first),
         ("day_two", moment(changes["exported_at"]), second),
@@ -121,6 +124,29 @@ def gateway_files(exported_at: datetime) -> Json:
 def expected_branches(sessions: list[Session]) -> list[Json]:
     """The links between requests as the story means them."""
     return [link for session in sessions for link in session.expectations()]
+
+
+def expected_judgements(sessions: list[Session]) -> Json:
+    """Which answers are preferred and how conversations are labelled, with the ids of turns."""
+    expected = yaml.safe_load((STORY / "expected_judgements.yaml").read_text())
+    turns = {session.key: session.turns for session in sessions}
+
+    def answer(session: str, name: str) -> str:
+        key, _, choice = name.partition("#")
+        return f"{turns[session][key].last.turn_id}/{choice or 0}"
+
+    for judged in expected.values():
+        judged["preferences"] = [
+            {
+                "answers": [answer(pair["session"], name) for name in pair["answers"]],
+                "preferred": pair["preferred"] and answer(pair["session"], pair["preferred"]),
+                "is_disputed": pair.get("is_disputed", False),
+            }
+            for pair in judged["preferences"]
+        ]
+        for category, ends in judged.get("categories", {}).items():
+            judged["categories"][category] = [answer(*end.split("/")) for end in ends]
+    return expected
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from tests.end_to_end.watching import Asker, Watch, searching_all_the_while
 SAMPLE = PROJECT_ROOT / "sample_workspace"
 DAYS = ("day_one", "day_two", "day_three")
 EXPECTED: dict[str, Any] = yaml.safe_load((SAMPLE / "expected_changes.yaml").read_text())
+JUDGEMENTS: dict[str, Any] = yaml.safe_load((SAMPLE / "expected_judgements.yaml").read_text())
 QUESTIONS: list[dict[str, Any]] = yaml.safe_load((SAMPLE / "questions.yaml").read_text())
 
 TOP = 5
@@ -56,6 +57,8 @@ class Day:
         text_hashes: those of the added versions' chunks and of the added windows of trajectories.
         watches: what was seen meanwhile; nothing on day one.
         answers: the hits for each question of the day, in each collection.
+        preferences: which of two answers is preferred by then, and whether that is disputed.
+        labels: the categories that rules give by then to what ends in a turn.
     """
 
     landed: Counter[str]
@@ -64,6 +67,8 @@ class Day:
     text_hashes: set[str]
     watches: dict[Asker, Watch]
     answers: dict[str, list[list[Hit]]]
+    preferences: dict[frozenset[str], tuple[str | None, bool]]
+    labels: dict[str, set[str]]
 
 
 @pytest.fixture(scope="module")
@@ -133,7 +138,52 @@ def live_through(lakehouse: Lakehouse, day: str, embeddings: dict[str, np.ndarra
     }
     hashes = {text_hash for (text_hash,) in texts_said}
     added = [Version(*row) for row in versions]
-    return Day(landed, added, build.encoded, hashes, watches, answers)
+    return Day(
+        landed,
+        added,
+        build.encoded,
+        hashes,
+        watches,
+        answers,
+        preferences(lakehouse),
+        labels(lakehouse),
+    )
+
+
+def preferences(lakehouse: Lakehouse) -> dict[frozenset[str], tuple[str | None, bool]]:
+    """The preferred one of two answers, None where undecided, and whether that is disputed."""
+    rows = lakehouse.query(
+        "select one.turn_id || '/' || one.choice_index, other.turn_id || '/' || other.choice_index,"
+        " consensus.preferred, consensus.is_disputed"
+        " from {lake}evaluation.preference_consensus as consensus"
+        " inner join {lake}evaluation.candidate_preference_pairs as pairs using (pair_id)"
+        " inner join {lake}conversations.conversation_links as one"
+        " on pairs.node_a = one.branch_node_id"
+        " inner join {lake}conversations.conversation_links as other"
+        " on pairs.node_b = other.branch_node_id"
+        " where pairs.is_wanted"
+    )
+    return {
+        frozenset((a, b)): ({"a": a, "b": b}.get(preferred), is_disputed)
+        for a, b, preferred, is_disputed in rows
+    }
+
+
+def labels(lakehouse: Lakehouse) -> dict[str, set[str]]:
+    """By category the turns in which conversations end that have it by a rule."""
+    rows = lakehouse.query(
+        "select labels.category, nodes.turn_id || '/' || nodes.choice_index"
+        " from {lake}evaluation.cluster_category_labels as labels"
+        " inner join {lake}evaluation.trajectory_units as units"
+        " on labels.subject_id = units.trajectory_id and units.superseded_by is null"
+        " inner join {lake}conversations.conversation_links as nodes"
+        " on units.leaf_node_id = nodes.branch_node_id"
+        " where labels.labeller = 'rule' and not labels.is_withdrawn"
+    )
+    found: dict[str, set[str]] = {}
+    for category, end in rows:
+        found.setdefault(category, set()).add(end)
+    return found
 
 
 def key(question: dict[str, Any]) -> str:
@@ -219,6 +269,20 @@ def test_nothing_stale_is_returned_by_a_search_during_the_push(days: dict[str, D
             assert bool(private) == (asker in readers), (day, asker)
     left = days["day_two"].watches[LEAVER]
     assert not any(d.startswith(PRIVATE_CHANNEL) for d, _, _ in left.sights[-1])
+
+
+def test_answers_are_preferred_as_they_were_judged(days: dict[str, Day]) -> None:
+    expected: dict[frozenset[str], tuple[str | None, bool]] = {}
+    for day in ("day_one", "day_two"):
+        for pair in JUDGEMENTS[day]["preferences"]:
+            expected[frozenset(pair["answers"])] = (pair["preferred"], pair["is_disputed"])
+        assert days[day].preferences == expected, day
+    assert days["day_three"].preferences == expected
+
+
+def test_conversations_have_the_categories_that_rules_give_them(days: dict[str, Day]) -> None:
+    for category, ends in JUDGEMENTS["day_one"]["categories"].items():
+        assert set(ends) <= days["day_one"].labels[category], category
 
 
 @pytest.mark.parametrize("question", QUESTIONS, ids=key)

@@ -38,7 +38,8 @@ def read_yaml(name: str) -> Any:
 
 
 def generated_files(root: Path) -> dict[str, bytes]:
-    names = ["questions.yaml", "expected_changes.yaml", "expected_branches.jsonl"]
+    names = ["questions.yaml", "expected_changes.yaml"]
+    names += ["expected_branches.jsonl", "expected_judgements.yaml"]
     paths = [root / name for name in names]
     paths += [path for day in DAYS for path in (root / day).rglob("*") if path.is_file()]
     return {path.relative_to(root).as_posix(): path.read_bytes() for path in paths}
@@ -371,7 +372,7 @@ def test_the_gateway_recorded_every_kind_of_event() -> None:
     assert set(kinds) == {
         "llm.chat.completed", "llm.chat.failed", "llm.chat.interrupted", "llm.tool.completed",
         "llm.tool.failed", "taskification.completed", "flow.node.started",
-        "flow.node.completed", "flow.node.failed",
+        "flow.node.completed", "flow.node.failed", "feedback.ranked", "feedback.scored",
     }  # fmt: skip
     sessions = {link["session"] for link in json_lines("expected_branches.jsonl")}
     assert len(sessions) >= 25
@@ -449,6 +450,98 @@ def test_the_second_day_repeats_reorders_and_continues() -> None:
         if link["turn_id"] in known and link["parent_turn_id"]
     }
     assert parents - known, "a parent of day one arrives on day two only"
+
+
+def answers() -> dict[str, tuple[Json, str]]:
+    """The completed request and the answer's text of each turn and choice, of both days."""
+    return {
+        f"{data['turn_id']}/{choice['index']}": (data, choice["message"]["content"])
+        for data in chats(events("day_one") + events("day_two"))
+        if data["status"] == "completed"
+        for choice in data["response"]["choices"]
+    }
+
+
+def feedback(day: str) -> list[Json]:
+    """What was said of answers on a day, without what is repeated from the day before."""
+    known = [] if day == "day_one" else events("day_one")
+    return [e for e in events(day) if e["type"].startswith("feedback.") and e not in known]
+
+
+def test_feedback_is_of_answers_that_were_given_before() -> None:
+    known = answers()
+    for day in ("day_one", "day_two"):
+        for event in feedback(day):
+            data = event["data"]
+            request, _ = known[f"{data['turn_id']}/{data['choice_index']}"]
+            assert data["tenant"] == request["tenant"]
+            assert event["time"] > request["started_at"]
+            assert ("rank" in data) is (event["type"] == "feedback.ranked")
+            assert ("score" in data) is (event["type"] == "feedback.scored")
+    counts = Counter(event["type"] for event in feedback("day_one"))
+    assert counts == {"feedback.ranked": 43, "feedback.scored": 10}
+    assert Counter(event["data"]["labeller"] for event in feedback("day_two")) == {
+        "rosa": 2,
+        "priya": 2,
+    }
+
+
+def test_answers_that_are_compared_were_asked_for_alike() -> None:
+    known, expected = answers(), read_yaml("expected_judgements.yaml")
+    judged = {f"{e['data']['turn_id']}/{e['data']['choice_index']}" for e in feedback("day_one")}
+    pairs = expected["day_one"]["preferences"]
+    for pair in pairs:
+        assert set(pair["answers"]) <= judged
+        (one, said), (other, said_otherwise) = (known[answer] for answer in pair["answers"])
+        assert one["request"]["messages"] == other["request"]["messages"]
+        assert one["request"].get("tools") == other["request"].get("tools")
+        assert said != said_otherwise
+        assert pair["preferred"] in (*pair["answers"], None)
+    assert Counter(bool(pair["preferred"]) for pair in pairs) == {True: 32, False: 3}
+    assert sum(pair["is_disputed"] for pair in pairs) == 5
+    compared = [known[answer][0] for pair in pairs for answer in pair["answers"]]
+    assert {data["request"]["model"] for data in compared} >= {
+        "llama-3.3-70b-instruct",
+        "mistral-small-24b-instruct",
+        "qwen2.5-32b-instruct",
+    }
+    assert len({data.get("theme_id") for data in compared} - {None}) == 4
+
+
+def test_every_category_of_the_rules_has_two_examples() -> None:
+    with (WORKSPACE.parent / "seeds" / "label_rules.csv").open() as file:
+        categories = {rule["category"] for rule in csv.DictReader(file)}
+    examples = read_yaml("expected_judgements.yaml")["day_one"]["categories"]
+    assert set(examples) == categories
+    assert all(len(ends) >= 2 and set(ends) <= set(answers()) for ends in examples.values())
+
+
+def test_people_paste_what_should_not_be_kept() -> None:
+    asked = {
+        message["content"]
+        for data in chats(events("day_one"))
+        for message in data["request"]["messages"]
+        if message["role"] == "user"
+    }
+    told = "\n".join(asked)
+    assert set(re.findall(r"[\w.]+@[\w.-]+\w", told)) == {
+        "alan.dovey@hedgerow-mail.example",
+        "orders@penhallow-bakery.example",
+        "priya@brambleworks.example",
+        "t.penhallow@cornish-mail.example",
+    }
+    assert len(re.findall(r"\bsk-[\w-]{20,}", told)) == 1
+
+
+def test_one_question_is_asked_in_two_sessions_in_nearly_the_same_words() -> None:
+    wordings = {
+        (data["session_id"], message["content"])
+        for data in chats(events("day_one"))
+        for message in data["request"]["messages"]
+        if message["role"] == "user" and "may I refund" in message["content"]
+    }
+    sessions, texts = ({each[n] for each in wordings} for n in (0, 1))
+    assert len(sessions) == len(texts) == len(wordings) == 2
 
 
 # What changes
