@@ -79,6 +79,9 @@ class Plugin(BasePlugin):
         if request["step"] == "ensure_raw":
             ensure_raw_tables(self.settings, request["names"])
             return
+        if request["step"] == "require_upstream":
+            self._require(request["reads"])
+            return
         if request["step"] == "list_tables":
             request["tables"] = self._tables(request["database"], request["schema"])
             return
@@ -96,6 +99,22 @@ class Plugin(BasePlugin):
         query = "select tablename from pg_tables where schemaname = %s order by 1"
         with connect(self.settings) as connection:
             return [name for (name,) in connection.execute(query, [schema])]
+
+    def _require(self, reads: list[dict[str, str]]) -> None:
+        """Make sure that all is there which models read and this run does not build."""
+        places = {(read["database"], read["schema"]) for read in reads}
+        found = {place: self._tables(*place) for place in places}
+        readers: dict[str, list[str]] = {}
+        for read in reads:
+            if read["identifier"] not in found[read["database"], read["schema"]]:
+                readers.setdefault(read["name"], []).append(read["reader"])
+        if readers:
+            reasons = [f"{name} (read by {', '.join(by)})" for name, by in readers.items()]
+            selection = " ".join(f"+{name}" for name in readers)
+            raise DbtRuntimeError(
+                f"what the selection reads was never built: {'; '.join(reasons)}: "
+                f"run `loreline build --select {selection}` first, or `loreline build` for all"
+            )
 
     def _step(self, step: str, model: Model, request: dict[str, Any]) -> str:
         cursor = self.threads.cursor

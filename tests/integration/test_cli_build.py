@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -65,3 +66,24 @@ def test_a_wrong_argument_is_one_line(build, arguments: list[str], said: str) ->
     assert done.returncode != 0
     assert said in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+def test_what_a_selection_reads_and_was_never_built_is_named(build) -> None:
+    refused = build("--select", "embedding_configurations", "text_embeddings")
+    assert refused.returncode != 0
+    (said,) = [line for line in refused.stdout.splitlines() if "never built" in line]
+    for name, reader in {
+        "embedding_models": "embedding_configurations",
+        "chunks": "text_embeddings",
+        "trajectory_texts": "text_embeddings",
+    }.items():
+        assert f"{name} (read by {reader})" in said
+    assert "embedding_configurations (" not in said
+    (command,) = re.findall("`loreline build --select (.*?)`", said)
+    assert sorted(command.split()) == ["+chunks", "+embedding_models", "+trajectory_texts"]
+
+    assert build("--select", "+embedding_models").returncode == 0
+    done = build("--json", "--select", "embedding_configurations")
+    assert done.returncode == 0, done.stderr
+    (commit,) = json.loads(done.stdout)["commits"]
+    assert commit["table"].endswith(".embedding_configurations")
