@@ -44,6 +44,9 @@ from loreline.settings import Settings
 # handed either.
 _running = threading.local()
 
+# Of more tables that were never built the others are counted.
+MISSING_SHOWN = 3
+
 _UPSTREAM = re.compile(r'"?lake"?\."?(\w+)"?\."?(\w+)"?', re.IGNORECASE)
 
 
@@ -104,17 +107,21 @@ class Plugin(BasePlugin):
         """Make sure that all is there which models read and this run does not build."""
         places = {(read["database"], read["schema"]) for read in reads}
         found = {place: self._tables(*place) for place in places}
-        readers: dict[str, list[str]] = {}
+        readers: dict[str, str] = {}
         for read in reads:
             if read["identifier"] not in found[read["database"], read["schema"]]:
-                readers.setdefault(read["name"], []).append(read["reader"])
-        if readers:
-            reasons = [f"{name} (read by {', '.join(by)})" for name, by in readers.items()]
-            selection = " ".join(f"+{name}" for name in readers)
-            raise DbtRuntimeError(
-                f"what the selection reads was never built: {'; '.join(reasons)}: "
-                f"run `loreline build --select {selection}` first, or `loreline build` for all"
-            )
+                readers.setdefault(read["name"], read["reader"])
+        if not readers:
+            return
+        named = [f"{name} (read by {reader})" for name, reader in readers.items()]
+        command = "loreline build --select " + " ".join(f"+{name}" for name in readers)
+        if len(named) > MISSING_SHOWN:
+            named[MISSING_SHOWN:] = [f"{len(named) - MISSING_SHOWN} more"]
+            command = "loreline build"
+        raise DbtRuntimeError(
+            f"what the selection reads was never built: {', '.join(named)}: "
+            f"run `{command}` first, then this again"
+        )
 
     def _step(self, step: str, model: Model, request: dict[str, Any]) -> str:
         cursor = self.threads.cursor

@@ -69,9 +69,13 @@ def test_a_wrong_argument_is_one_line(build, arguments: list[str], said: str) ->
 
 
 def test_what_a_selection_reads_and_was_never_built_is_named(build) -> None:
-    refused = build("--select", "embedding_configurations", "text_embeddings")
-    assert refused.returncode != 0
-    (said,) = [line for line in refused.stdout.splitlines() if "never built" in line]
+    def refusal(*selection: str) -> str:
+        refused = build("--select", *selection)
+        assert refused.returncode == 2
+        (said,) = [line for line in refused.stdout.splitlines() if "never built" in line]
+        return said
+
+    said = refusal("embedding_configurations", "text_embeddings")
     for name, reader in {
         "embedding_models": "embedding_configurations",
         "chunks": "text_embeddings",
@@ -81,6 +85,8 @@ def test_what_a_selection_reads_and_was_never_built_is_named(build) -> None:
     assert "embedding_configurations (" not in said
     (command,) = re.findall("`loreline build --select (.*?)`", said)
     assert sorted(command.split()) == ["+chunks", "+embedding_models", "+trajectory_texts"]
+
+    assert re.search(r" more: run `loreline build` first", refusal("knowledge+"))
 
     assert build("--select", "+embedding_models").returncode == 0
     done = build("--json", "--select", "embedding_configurations")
