@@ -22,7 +22,6 @@ from tests.end_to_end.forest import (
     system,
     tool,
     user,
-    write_events,
 )
 from tests.end_to_end.lakehouse import replace_in, temporary_lakehouse
 from tests.end_to_end.trainers import load
@@ -123,7 +122,7 @@ def made(stack, tiny_model, tmp_path_factory):
         items.write_text(json.dumps(ITEM) + '\n{"evaluation_set": "bells"}\n')
         landed = lakehouse.land("evaluation", items)
         assert (landed.rows, landed.quarantined) == (1, {"wrong_type": 1})
-        lakehouse.land("gateway", write_events(folder / "events.jsonl", conversations()))
+        lakehouse.land_events(conversations())
         lakehouse.build(*BUILD)
         yield lakehouse
 
@@ -371,7 +370,7 @@ def test_other_builds_leave_datasets_alone(made):
 
 def test_settings_are_seeds(stack, tiny_model, tmp_path):
     with temporary_lakehouse(stack, tmp_path, tiny_model=tiny_model) as lakehouse:
-        lakehouse.land("gateway", write_events(tmp_path / "events.jsonl", conversations()))
+        lakehouse.land_events(conversations())
         lakehouse.build(*BUILD)
         before = {name: len(rows(lakehouse, table)) for name, table in DATASETS.items()}
         texts = lakehouse.query("select count(*) from {lake}datasets.training_messages")
@@ -448,8 +447,7 @@ def test_preferences_of_real_trees(stack, tiny_model, real_data, tmp_path):
         (lakehouse.project / ".gitignore").write_text(GIT_IGNORED)
         git(lakehouse.project, "init", "--quiet")
         commit(lakehouse.project)
-        events = [*requests_for(answers, "trees"), *rank_events(file, "trees")]
-        lakehouse.land("gateway", write_events(tmp_path / "events.jsonl", events))
+        lakehouse.land_events([*requests_for(answers, "trees"), *rank_events(file, "trees")])
         lakehouse.build(*BUILD)
         decisions = decided_counts(lakehouse)
         assert sum(decisions["dpo"].values()) == 754

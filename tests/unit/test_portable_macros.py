@@ -149,6 +149,17 @@ CASES = [
         },
     ),
     *each(
+        "hash_share",
+        "hash_share('x')",
+        "x string",
+        {
+            # The first 32 bits of its SHA-256, 0xca978112 and 0xe3b0c442, of 2 to the power of 32.
+            "a text": ("a", 0xCA978112 / 2**32),
+            "no text": ("", 0xE3B0C442 / 2**32),
+            "null": (None, None),
+        },
+    ),
+    *each(
         "iso_to_timestamp",
         "iso_to_timestamp('x')",
         "x string",
@@ -256,6 +267,28 @@ CASES = [
             "JSON null": ('{"a": {"l": null}}', None),
             "missing": ("{}", None),
             "null": (None, None),
+        },
+    ),
+    *each(
+        "list_head",
+        "list_head('l', 2)",
+        "l array<string>",
+        {
+            "cut": (["a", "b", "c"], ["a", "b"]),
+            "shorter": (["a"], ["a"]),
+            "empty": ([], []),
+            "null": (None, None),
+        },
+    ),
+    *each(
+        "ngrams",
+        "ngrams('l', 2)",
+        "l array<string>",
+        {
+            "neighbours": (["a", "b", "c"], ["a b", "b c"]),
+            "as long": (["a", "b"], ["a b"]),
+            "shorter": (["a"], []),
+            "empty": ([], []),
         },
     ),
     *each(
