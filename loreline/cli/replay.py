@@ -4,33 +4,48 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from loreline.cli.calls import (
+    CONCURRENCY,
+    RETRIES,
+    TIMEOUT,
+    TOKEN_BUDGET,
+    Budget,
+    Concurrency,
+    Retries,
+    Timeout,
+    TokenBudget,
+    dollars,
+    endpoint,
+    limits,
+    prices,
+    print_spent,
+    progress,
+)
 from loreline.cli.options import Json
-from loreline.cli.output import is_interactive, print_json, print_table, say
-from loreline.cli.text import one_line, shortened
+from loreline.cli.output import print_json, print_table, say
 from loreline.errors import LorelineError
 
 if TYPE_CHECKING:
+    from loreline.calls.budget import Estimate, Prices
     from loreline.replay.contexts import Contexts
     from loreline.replay.journal import Journal
-    from loreline.replay.plan import Estimator, Trajectory
+    from loreline.replay.plan import Trajectory
     from loreline.replay.rebuild import Rebuild
-    from loreline.replay.run import Endpoint, Outcome
+    from loreline.replay.run import ReplayOutcome
     from loreline.replay.sets import ReplaySet
     from loreline.settings import Settings
 
 
 ANSWERED = "answered before"
-LONGEST_ERROR = 300
 
 
 @dataclass
@@ -39,9 +54,7 @@ class PlannedCall:
 
     Attributes:
         reason: why it is made, or that it is not because it was answered.
-        prompt_tokens: that it may read.
-        completion_tokens: that it may write.
-        cost: in US dollars; None where the model has no price.
+        estimate: what it may take.
     """
 
     call_id: str
@@ -49,9 +62,13 @@ class PlannedCall:
     model: str
     config: dict[str, Any]
     reason: str
-    prompt_tokens: int
-    completion_tokens: int
-    cost: Decimal | None
+    estimate: Estimate
+
+    def record(self) -> dict[str, Any]:
+        """As JSON says it."""
+        described = vars(self) | vars(self.estimate)
+        del described["estimate"]
+        return described
 
 
 def replay(
@@ -84,15 +101,11 @@ def replay(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only say what would be called, and its cost.")
     ] = False,
-    budget: Annotated[
-        float | None, typer.Option(metavar="DOLLARS", help="Spend no more: see model_prices.")
-    ] = None,
-    token_budget: Annotated[
-        int, typer.Option("--token-budget", metavar="TOKENS", help="Read and write no more.")
-    ] = 1_000_000,
-    concurrency: Annotated[int, typer.Option(min=1, help="Calls at once.")] = 4,
-    retries: Annotated[int, typer.Option(min=0, help="Of a call that may yet succeed.")] = 3,
-    timeout: Annotated[float, typer.Option(min=1, metavar="SECONDS", help="Of a call.")] = 120.0,
+    budget: Budget = None,
+    token_budget: TokenBudget = TOKEN_BUDGET,
+    concurrency: Concurrency = CONCURRENCY,
+    retries: Retries = RETRIES,
+    timeout: Timeout = TIMEOUT,
     as_json: Json = False,
 ) -> None:
     """Ask again what was asked at a node, of any model.
@@ -101,7 +114,8 @@ def replay(
     `-n 3` means that there should be three answers, so where two are there it asks once. They land
     as events of the gateway; `loreline build` puts them into the forest.
     """
-    from loreline.replay.run import Limits
+    from loreline.calls.budget import check_budget
+    from loreline.replay.run import Replay
     from loreline.replay.sets import ReplaySet, read_set, read_text, read_tools
     from loreline.settings import Settings
 
@@ -129,22 +143,22 @@ def replay(
             system=read_text(system) if system else None,
             tools=read_tools(tools) if tools else None,
         )
-    cost = None if budget is None else Decimal(str(budget))
-    limits = Limits(token_budget, cost, concurrency, retries, timeout)
-    estimator = _estimator(settings)
+    allowed = limits(budget, token_budget, concurrency, retries, timeout)
+    known_prices = prices(settings)
     with _stores(settings, to_call=not plan and not dry_run) as (contexts, journal):
         trajectories = _trajectories(contexts, chosen)
-        planned = _planned(journal, trajectories, estimator)
+        planned = _planned(journal, trajectories, known_prices)
         if plan or dry_run:
             _print_plan(planned, rebuilds if plan else None, as_json=as_json)
-        _check_budget(planned, limits)
+        due = [(call.model, call.estimate) for call in planned if call.reason != ANSWERED]
+        check_budget(due, allowed, less="replay less")
         if plan or dry_run:
             return
-        endpoint = _endpoint(settings)
+        called = endpoint(settings)
         try:
-            outcome = _run(
-                contexts, journal, endpoint, limits, trajectories, estimator, len(planned)
-            )
+            with progress("replay", len(planned)) as show:
+                replays = Replay(contexts, journal, known_prices, called, allowed, show)
+                outcome = replays.run(trajectories)
         finally:
             # Also what was answered before a failure or Ctrl-C, and before an earlier kill.
             landed = _land(settings, journal)
@@ -184,22 +198,8 @@ def _stores(settings: Settings, *, to_call: bool) -> Iterator[tuple[Contexts, Jo
         if not to_call:
             yield contexts, journal
             return
-        with journal.alone() as is_alone:
-            if not is_alone:
-                raise LorelineError("another replay is running", "wait until it has ended")
+        with journal.alone():
             yield contexts, journal
-
-
-def _estimator(settings: Settings) -> Estimator:
-    """With the prices of the seed `model_prices`; with none where it was not built."""
-    from loreline.lake.duck import connect, rows_if_built
-    from loreline.replay.plan import Estimator, Price
-
-    table = f"lake.{settings.prefix}seeds.model_prices"
-    with connect(settings.as_reader()) as lake:
-        rows = rows_if_built(lake, f"select model, input_price, output_price from {table}")  # noqa: S608 - the name is our own
-    prices = {m: Price(Decimal(str(read)), Decimal(str(write))) for m, read, write in rows or []}
-    return Estimator(prices)
 
 
 def _trajectories(contexts: Contexts, chosen: ReplaySet) -> list[Trajectory]:
@@ -217,13 +217,14 @@ def _trajectories(contexts: Contexts, chosen: ReplaySet) -> list[Trajectory]:
 
 
 def _planned(
-    journal: Journal, trajectories: Sequence[Trajectory], estimator: Estimator
+    journal: Journal, trajectories: Sequence[Trajectory], known_prices: Prices
 ) -> list[PlannedCall]:
+    from loreline.replay.plan import estimated
+
     states = journal.statuses([trajectory.replay_run_id for trajectory in trajectories])
     calls = {}
     for trajectory in trajectories:
         for step in trajectory.first.all():
-            estimate = estimator.estimate(trajectory, step)
             call_id = trajectory.call_id(step)
             calls[call_id] = PlannedCall(
                 call_id,
@@ -231,9 +232,7 @@ def _planned(
                 trajectory.model(step),
                 trajectory.change.config,
                 _reason(states.get(call_id), is_first=step is trajectory.first),
-                estimate.prompt_tokens,
-                estimate.completion_tokens,
-                estimate.cost,
+                estimated(known_prices, trajectory, step),
             )
     return list(calls.values())
 
@@ -244,83 +243,6 @@ def _reason(status: str | None, *, is_first: bool) -> str:
     if status == "failed":
         return "it failed before"
     return "replayed" if is_first else "a later turn below the node"
-
-
-def _check_budget(planned: Sequence[PlannedCall], limits: Any) -> None:
-    """Refuse a replay that is likely to take more than it may, before it costs anything."""
-    due = [call for call in planned if call.reason != ANSWERED]
-    tokens = sum(call.prompt_tokens + call.completion_tokens for call in due)
-    if tokens > limits.tokens:
-        raise LorelineError(
-            f"{len(due):,} calls may take {tokens:,} tokens, more than {limits.tokens:,}",
-            "raise --token-budget, or replay less",
-        )
-    if limits.cost is None:
-        return
-    if unpriced := sorted({call.model for call in due if call.cost is None}):
-        raise LorelineError(
-            f"nobody knows what {', '.join(unpriced)} costs",
-            "add it to seeds/model_prices.csv and build it, or leave --budget out",
-        )
-    cost = sum(call.cost or 0 for call in due)
-    if cost > limits.cost:
-        raise LorelineError(
-            f"{len(due):,} calls may cost {cost:.6f} dollars, more than {limits.cost}",
-            "raise --budget, or replay less",
-        )
-
-
-def _endpoint(settings: Settings) -> Endpoint:
-    from loreline.replay.run import Endpoint
-
-    if not settings.gateway_url:
-        raise LorelineError(
-            "nothing says where to call",
-            "set LORELINE_GATEWAY_URL to an OpenAI-compatible API, as http://127.0.0.1:4000/v1",
-        )
-    if settings.gateway_records not in ("true", "false"):
-        raise LorelineError(
-            f"LORELINE_GATEWAY_RECORDS is {settings.gateway_records!r}", "use true or false"
-        )
-    return Endpoint(
-        settings.gateway_url, settings.gateway_api_key, settings.gateway_records == "true"
-    )
-
-
-def _run(
-    contexts: Contexts,
-    journal: Journal,
-    endpoint: Endpoint,
-    limits: Any,
-    trajectories: Sequence[Trajectory],
-    estimator: Estimator,
-    calls: int,
-) -> Outcome:
-    from loreline.replay.run import Replay
-
-    with _progress(calls) as progress:
-        replays = Replay(contexts, journal, estimator, endpoint, limits, progress)
-        return replays.run(trajectories)
-
-
-@contextmanager
-def _progress(calls: int) -> Iterator[Callable[[Outcome], None]]:
-    """A bar, where a person watches."""
-    if not is_interactive():
-        yield lambda outcome: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[spent]}"))
-    with Progress(*columns, TimeElapsedColumn(), console=Console(stderr=True)) as bar:
-        task = bar.add_task("replay", total=calls, spent="")
-
-        def show(outcome: Outcome) -> None:
-            spent = f"calls, {outcome.tokens:,} tokens, {outcome.cost:.6f} dollars"
-            bar.update(task, completed=outcome.calls.total(), spent=spent)
-
-        yield show
 
 
 def _land(settings: Settings, journal: Journal) -> Counter[str]:
@@ -351,7 +273,7 @@ def _print_plan(
 ) -> None:
     """Say what would be called, and what rebuilt where that was asked."""
     if as_json:
-        calls = [vars(call) for call in planned]
+        calls = [call.record() for call in planned]
         built = {} if rebuilds is None else {"rebuilt": [vars(each) for each in rebuilds]}
         print_json({**built, "called": calls})
         return
@@ -384,21 +306,16 @@ def _print_calls(planned: Sequence[PlannedCall]) -> None:
                 model,
                 "as it was" if asked == "{}" else asked,
                 reason,
-                sum(call.prompt_tokens for call in calls) * is_due,
-                sum(call.completion_tokens for call in calls) * is_due,
-                _dollars([call.cost for call in calls]) if is_due else "",
+                sum(call.estimate.prompt_tokens for call in calls) * is_due,
+                sum(call.estimate.completion_tokens for call in calls) * is_due,
+                dollars([call.estimate.cost for call in calls]) if is_due else "",
             ]
         )
     columns = ["to call", "model", "asked", "because", "tokens read ≈", "written ≈", "dollars ≈"]
     print_table(columns, rows)
 
 
-def _dollars(costs: Sequence[Decimal | None]) -> str:
-    """The sum, or nothing where a price is missing."""
-    return "" if None in costs else f"{sum(cost or 0 for cost in costs):.6f}"
-
-
-def _print_outcome(outcome: Outcome, landed: Counter[str]) -> None:
+def _print_outcome(outcome: ReplayOutcome, landed: Counter[str]) -> None:
     names = {
         "completed": "answered now",
         "known": "answered before",
@@ -408,9 +325,7 @@ def _print_outcome(outcome: Outcome, landed: Counter[str]) -> None:
     rows = [[told, outcome.calls[name]] for name, told in names.items() if outcome.calls[name]]
     rows += [[f"not asked: {reason}", count] for reason, count in outcome.stopped.items()]
     print_table(["calls", "number"], rows)
-    for error, count in outcome.errors.most_common():
-        say(f"{count} × {shortened(one_line(error), LONGEST_ERROR)}")
-    say(f"{outcome.tokens:,} tokens, {outcome.cost:.6f} dollars as far as models have prices.")
+    print_spent(outcome)
     if landed["landed"]:
         say(f"{landed['landed']:,} events landed; `loreline build` puts them into the forest.")
     if landed["set_aside"]:

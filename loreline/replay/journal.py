@@ -7,7 +7,7 @@ written.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields
 from decimal import Decimal
 from typing import Any
@@ -16,8 +16,7 @@ import orjson
 import psycopg
 from psycopg.sql import SQL, Composed, Identifier, Placeholder
 
-from loreline.errors import LorelineError
-from loreline.postgres import connect
+from loreline.calls.kept import alone, keep
 from loreline.settings import Settings
 
 Json = Any
@@ -66,22 +65,13 @@ class Journal:
         self._settings = settings
         self._table = Identifier(f"{settings.prefix}operations", "replay_calls")
 
-    @contextmanager
-    def alone(self) -> Iterator[bool]:
+    def alone(self) -> AbstractContextManager[None]:
         """Let no other replay run meanwhile, which could make the same calls.
 
-        Yields:
-            Whether nobody else was running; where somebody is, nothing is held.
+        Raises:
+            LorelineError: one does.
         """
-        key = [f"{self._settings.prefix}operations.replay_calls"]
-        lock = "select pg_try_advisory_lock(hashtextextended(%s, 0))"
-        row = self._connection.execute(lock, key).fetchone()
-        is_alone = row is not None and bool(row[0])
-        try:
-            yield is_alone
-        finally:
-            if is_alone and not self._connection.closed:
-                self._connection.execute("select pg_advisory_unlock(hashtextextended(%s, 0))", key)
+        return alone(self._connection, self._settings, "replay_calls", "replay")
 
     def calls(self, replay_run_ids: Sequence[str]) -> dict[str, Call]:
         """The calls of some trajectories that were made, by their ids: of each the last attempt."""
@@ -114,14 +104,7 @@ class Journal:
         """
         row = {**vars(call), "event": orjson.dumps(call.event).decode()}
         statement = self._sql("insert into {table} ({columns}) values ({places})")
-        try:
-            self._connection.execute(statement, row)
-        except (psycopg.OperationalError, psycopg.InterfaceError) as error:
-            with connect(self._settings, autocommit=True) as fresh:
-                fresh.execute(statement, row)
-            raise LorelineError(
-                "the connection to Postgres was lost", "run it again; every answer is kept"
-            ) from error
+        keep(self._connection, self._settings, statement, row)
 
     def to_land(self) -> Iterator[tuple[int, str]]:
         """Numbers and events, as JSON, of calls that were recorded here and did not land yet."""

@@ -10,20 +10,16 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from decimal import Decimal
 from functools import cached_property
 from typing import Any
 
+from loreline.calls.budget import ANSWER_TOKENS, CHARACTERS_PER_TOKEN, Estimate, Prices
 from loreline.conversations.canonical import canonical_json, short_hash
 from loreline.errors import LorelineError
 from loreline.replay.contexts import Contexts, Json, Node, Row, added
 
 # What a request says of the tools that it offers, which other tools do not fit.
 _ABOUT_TOOLS = ("tool_choice", "parallel_tool_calls", "function_call")
-# Of an answer whose length nothing tells.
-ANSWER_TOKENS = 512
-# A token of English is four characters long on average; models count differently.
-CHARACTERS_PER_TOKEN = 4
 
 
 @dataclass(frozen=True)
@@ -133,56 +129,15 @@ class Trajectory:
         return model
 
 
-@dataclass(frozen=True)
-class Price:
-    """What a million tokens cost, read and written."""
-
-    input: Decimal
-    output: Decimal
-
-    def of(self, prompt_tokens: int, completion_tokens: int) -> Decimal:
-        """The cost of a call."""
-        return (prompt_tokens * self.input + completion_tokens * self.output) / 1_000_000
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """What a call may take; `cost` is None where the model has no price."""
-
-    prompt_tokens: int
-    completion_tokens: int
-    cost: Decimal | None
-
-    @property
-    def tokens(self) -> int:
-        """Both together."""
-        return self.prompt_tokens + self.completion_tokens
-
-
-class Estimator:
-    """Estimates calls from what the original took.
-
-    Args:
-        prices: of the models that have one.
-    """
-
-    def __init__(self, prices: Mapping[str, Price]) -> None:
-        self._prices = prices
-
-    def estimate(self, trajectory: Trajectory, step: Step) -> Estimate:
-        """What a call of a trajectory may take: at most `max_tokens` where that is set."""
-        change, node = trajectory.change, step.node
-        prompt = (node.prompt_tokens or 0) + len(change.system or "") // CHARACTERS_PER_TOKEN
-        prompt += len(json.dumps(change.tools or "")) // CHARACTERS_PER_TOKEN
-        parameters = change.parameters_of(node)
-        limit = parameters.get("max_completion_tokens") or parameters.get("max_tokens")
-        answer = limit if isinstance(limit, int) else node.completion_tokens or ANSWER_TOKENS
-        return Estimate(prompt, answer, self.cost(trajectory.model(step), prompt, answer))
-
-    def cost(self, model: str, prompt_tokens: int, completion_tokens: int) -> Decimal | None:
-        """The cost of a call; None where the model has no price."""
-        price = self._prices.get(model)
-        return price.of(prompt_tokens, completion_tokens) if price else None
+def estimated(prices: Prices, trajectory: Trajectory, step: Step) -> Estimate:
+    """What a call may take, from what the original took; at most `max_tokens` where that is set."""
+    change, node = trajectory.change, step.node
+    prompt = (node.prompt_tokens or 0) + len(change.system or "") // CHARACTERS_PER_TOKEN
+    prompt += len(json.dumps(change.tools or "")) // CHARACTERS_PER_TOKEN
+    parameters = change.parameters_of(node)
+    limit = parameters.get("max_completion_tokens") or parameters.get("max_tokens")
+    answer = limit if isinstance(limit, int) else node.completion_tokens or ANSWER_TOKENS
+    return prices.estimate(trajectory.model(step), prompt, answer)
 
 
 def trajectories(

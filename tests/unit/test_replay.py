@@ -10,11 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from loreline.calls.budget import Price, Prices
 from loreline.conversations.canonical import Messages
 from loreline.conversations.requests import RequestReader
 from loreline.errors import LorelineError
 from loreline.replay.contexts import Node, added, chat_messages, moved, tools_of
-from loreline.replay.plan import Change, Estimator, Price, Step, Trajectory
+from loreline.replay.plan import Change, Step, Trajectory, estimated
 from loreline.replay.sets import ReplaySet, read_set
 from tests.end_to_end.forest import assistant, call, chat, system, tool, user
 
@@ -203,11 +204,11 @@ def test_the_same_replay_has_the_same_calls():
 
 
 def test_calls_are_estimated_from_what_was_taken_then():
-    prices = {"m": Price(Decimal(1), Decimal(4))}
+    prices = Prices({"m": Price(Decimal(1), Decimal(4))})
 
     def estimate(change, **others):
         trajectory = Trajectory(Step(node(**others)), change, 0)
-        return Estimator(prices).estimate(trajectory, trajectory.first)
+        return estimated(prices, trajectory, trajectory.first)
 
     plain = estimate(Change())
     assert (plain.prompt_tokens, plain.completion_tokens) == (1_000, 50)
