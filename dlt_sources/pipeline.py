@@ -21,6 +21,7 @@ from dlt_sources.destination import Lake
 from dlt_sources.evaluation import evaluation
 from dlt_sources.gateway import gateway
 from dlt_sources.inputs import fingerprint, remember, was_landed
+from dlt_sources.judge import judge
 from dlt_sources.landing import Landing, LoadSummary, raw_resource
 from dlt_sources.notion import notion
 from dlt_sources.review import review
@@ -33,12 +34,13 @@ from loreline.settings import Settings
 SOURCES: dict[str, Callable[..., DltSource]] = {
     "evaluation": evaluation,
     "gateway": gateway,
+    "judge": judge,
     "notion": notion,
     "review": review,
     "slack": slack,
 }
 # Sources that are in the stores of the settings, and nowhere else.
-STORED_SOURCES = {"review"}
+STORED_SOURCES = {"judge", "review"}
 # A load package is what becomes visible, and what a killed run loses, at once.
 PACKAGE_BYTES = 64 * 1024 * 1024
 # How the object store, the catalog, Postgres and DuckDB say that they failed.
@@ -62,7 +64,7 @@ def load(
 
     Args:
         settings: the stores.
-        source: gateway, notion, review or slack.
+        source: gateway, judge, notion, review or slack.
         location: the file or folder to read; None of a source that is in the stores.
         observed_at: when the input was exported, if the location does not tell.
         progress: told in a line what goes on.

@@ -80,7 +80,8 @@ class Settings:
         "LORELINE_MODEL_PATH", "folder searched for embedding models before any hub"
     )
     gateway_url: str = _variable(
-        "LORELINE_GATEWAY_URL", "OpenAI-compatible API for replays, up to and with its `/v1`"
+        "LORELINE_GATEWAY_URL",
+        "OpenAI-compatible API for replays and judges, up to and with its `/v1`",
     )
     gateway_api_key: str = _variable("LORELINE_GATEWAY_API_KEY", "its key", secret=True)
     gateway_records: str = _variable(

@@ -13,6 +13,7 @@ from loreline.cli.conversations import diff, node, sessions, tree
 from loreline.cli.datasets import dataset, datasets, freeze
 from loreline.cli.history import history
 from loreline.cli.ingest import ingest
+from loreline.cli.judge import judge
 from loreline.cli.maintain import maintain
 from loreline.cli.replay import replay
 from loreline.cli.review import review
@@ -74,6 +75,7 @@ for command in (sessions, tree, node, diff, replay):
 app.command(rich_help_panel=JUDGE)(serve)
 app.add_typer(reviewer, name="reviewer", rich_help_panel=JUDGE)
 app.add_typer(review, name="review", rich_help_panel=JUDGE)
+app.command(rich_help_panel=JUDGE)(judge)
 for command in (freeze, datasets):
     app.command(rich_help_panel=LEARN)(command)
 app.add_typer(dataset, name="dataset", rich_help_panel=LEARN)

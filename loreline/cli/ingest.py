@@ -52,7 +52,9 @@ class Outcome:
 def ingest(
     sources: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[SOURCE]...", help="notion, slack, gateway, evaluation, review"),
+        typer.Argument(
+            metavar="[SOURCE]...", help="notion, slack, gateway, evaluation, review, judge"
+        ),
     ] = None,
     location: Annotated[
         str | None,
@@ -73,7 +75,7 @@ def ingest(
     """Land what sources hold.
 
     What cannot be landed is set aside with its reason; the rest lands. Without --from or --sample,
-    each source is read from LORELINE_<SOURCE>_LOCATION, and review from Postgres.
+    each source is read from LORELINE_<SOURCE>_LOCATION, review and judge from Postgres.
     """
     from loreline.settings import Settings
 

@@ -1,7 +1,7 @@
 -- One row per trajectory, category and labeller that gave it. Layers are never mixed.
 --
 -- A rule is given where all of its conditions hold, a category where one of its rules is. What is
--- given no longer stays, marked.
+-- given no longer stays, marked. Each version of a judge has labels of its own.
 {{ config(materialized="incremental", incremental_strategy="merge", unique_key="label_id") }}
 
 {%- set measures = [
@@ -151,6 +151,32 @@ people as (
 
 ),
 
+judged_by_models as (
+
+    select subject_id as trajectory_id
+    from {{ ref("model_eval_labels") }}
+    where kind = 'trajectory' and {{ newer_than_watermark(ref("model_eval_labels")) }}
+    group by subject_id
+
+),
+
+models as (
+
+    select
+        judgements.subject_id as trajectory_id,
+        judgements.labeller_version,
+        category.element as category,
+        cast({{ list_at("judgements.confidences", "category.position") }} as double) as confidence,
+        {{ list_at("judgements.reasons", "category.position") }} as reason
+    from judged_by_models
+    inner join {{ ref("model_eval_labels") }} as judgements
+        on judged_by_models.trajectory_id = judgements.subject_id
+        and judgements.kind = 'trajectory'
+        and not judgements.is_withdrawn,
+        {{ unnest_with_position("judgements.categories", "category") }}
+
+),
+
 labels as (
 
     select
@@ -186,6 +212,23 @@ labels as (
         false as is_withdrawn
     from people
 
+    union all
+
+    select
+        {{ short_hash(
+            "'trajectory' || chr(31) || trajectory_id || chr(31) || category"
+            ~ " || chr(31) || 'model' || chr(31) || labeller_version"
+        ) }} as label_id,
+        'trajectory' as subject_kind,
+        trajectory_id as subject_id,
+        category,
+        'model' as labeller,
+        labeller_version,
+        confidence,
+        {{ list_of(["reason"]) }} as reasons,
+        false as is_withdrawn
+    from models
+
 )
 
 select
@@ -216,11 +259,13 @@ select
 from {{ this }} as known
 left join touched on known.subject_id = touched.trajectory_id
 left join judged on known.subject_id = judged.trajectory_id
+left join judged_by_models on known.subject_id = judged_by_models.trajectory_id
 left join labels on known.label_id = labels.label_id
 where
     labels.label_id is null
     and (
         (known.labeller = 'rule' and touched.trajectory_id is not null)
         or (known.labeller = 'human' and judged.trajectory_id is not null)
+        or (known.labeller = 'model' and judged_by_models.trajectory_id is not null)
     )
 {% endif %}

@@ -33,6 +33,15 @@ trajectories as (
 
 ),
 
+asked_models as (
+
+    select subject_id as trajectory_id
+    from {{ ref("model_eval_labels") }}
+    where kind = 'trajectory' and not is_withdrawn
+    group by subject_id
+
+),
+
 polarities as (
 
     select
@@ -92,7 +101,7 @@ candidates as (
 
     union all
 
-    -- Where a model gave any category at all.
+    -- A model that gave no category has judged all the same.
     select
         'trajectory' as kind,
         trajectories.trajectory_id as subject_id,
@@ -100,13 +109,11 @@ candidates as (
         'disagreement' as reason,
         0 as rank
     from trajectories
+    inner join asked_models on trajectories.trajectory_id = asked_models.trajectory_id
     inner join polarities on trajectories.trajectory_id = polarities.trajectory_id
     where
-        polarities.by_model > 0
-        and (
-            polarities.by_either > polarities.by_model
-            or polarities.by_either > polarities.by_rules
-        )
+        polarities.by_either > polarities.by_model
+        or polarities.by_either > polarities.by_rules
 
     union all
 

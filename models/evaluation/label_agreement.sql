@@ -1,8 +1,9 @@
 -- One row per category and two layers of labellers: how often both say the same.
 --
--- Observed are trajectories that a person has judged: each reviewer against the rules, and each two
--- reviewers of one trajectory. Cohen's kappa is (observed - expected) / (1 - expected) agreement,
--- expected being what two would have who give the category as often, but at random.
+-- Observed are trajectories that a person or a model has judged: each of them against the rules,
+-- each model against each person, and each two of a kind. Cohen's kappa is (observed - expected) /
+-- (1 - expected) agreement, expected being what two would have who give the category as often, but
+-- at random.
 {{ config(materialized="table") }}
 
 with verdicts as (
@@ -11,14 +12,26 @@ with verdicts as (
 
 ),
 
+-- Of a model the one version of each judge that counts.
 spoken as (
 
     select
         subject_id as trajectory_id,
-        reviewer,
+        'human' as labeller,
+        reviewer as speaker,
         categories
     from verdicts
     where not is_withdrawn
+
+    union all
+
+    select
+        subject_id as trajectory_id,
+        'model' as labeller,
+        judge as speaker,
+        categories
+    from {{ ref("model_eval_labels") }}
+    where kind = 'trajectory' and not is_withdrawn
 
 ),
 
@@ -26,25 +39,28 @@ chosen as (
 
     select
         spoken.trajectory_id,
-        spoken.reviewer,
+        spoken.labeller,
+        spoken.speaker,
         category.element as category
     from spoken, {{ unnest_with_position("spoken.categories", "category") }}
-    group by spoken.trajectory_id, spoken.reviewer, category.element
+    group by spoken.trajectory_id, spoken.labeller, spoken.speaker, category.element
 
 ),
 
-by_people as (
+said as (
 
     select
         spoken.trajectory_id,
-        spoken.reviewer,
+        spoken.labeller,
+        spoken.speaker,
         categories.category,
         chosen.category is not null as is_given
     from spoken
     cross join {{ ref("label_categories") }} as categories
     left join chosen
         on spoken.trajectory_id = chosen.trajectory_id
-        and spoken.reviewer = chosen.reviewer
+        and spoken.labeller = chosen.labeller
+        and spoken.speaker = chosen.speaker
         and categories.category = chosen.category
 
 ),
@@ -62,29 +78,32 @@ by_rules as (
 observed as (
 
     select
-        by_people.category,
+        said.category,
         'rule' as labeller_a,
-        'human' as labeller_b,
+        said.labeller as labeller_b,
         by_rules.category is not null as is_given_a,
-        by_people.is_given as is_given_b
-    from by_people
+        said.is_given as is_given_b
+    from said
     left join by_rules
-        on by_people.trajectory_id = by_rules.trajectory_id
-        and by_people.category = by_rules.category
+        on said.trajectory_id = by_rules.trajectory_id
+        and said.category = by_rules.category
 
     union all
 
     select
         one.category,
-        'human' as labeller_a,
-        'human' as labeller_b,
+        one.labeller as labeller_a,
+        other.labeller as labeller_b,
         one.is_given as is_given_a,
         other.is_given as is_given_b
-    from by_people as one
-    inner join by_people as other
+    from said as one
+    inner join said as other
         on one.trajectory_id = other.trajectory_id
         and one.category = other.category
-        and one.reviewer < other.reviewer
+        and (
+            (one.labeller = 'model' and other.labeller = 'human')
+            or (one.labeller = other.labeller and one.speaker < other.speaker)
+        )
 
 ),
 

@@ -73,6 +73,18 @@ compared as (
     from verdicts
     inner join judged on verdicts.subject_id = judged.pair_id
 
+    union all
+
+    select
+        subject_id as pair_id,
+        'judge' as labeller,
+        labeller_version,
+        preferred,
+        strength,
+        is_withdrawn
+    from {{ ref("model_eval_labels") }}
+    where kind = 'pair' and {{ newer_than_watermark(ref("model_eval_labels")) }}
+
 )
 
 select

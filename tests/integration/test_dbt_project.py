@@ -405,6 +405,7 @@ def build_a_little(project: Project) -> None:
     project.land("gateway.events", STARTED, **GATEWAY_EVENTS)
     project.land("review.labels", STARTED, l1=LABEL)
     project.land("evaluation.items", STARTED, s__1=ITEM)
+    project.land("judge.judgements", STARTED, j1=JUDGEMENT)
     built = project.dbt("build", "--exclude", "test_type:unit")
     assert " ERROR=0 " in built
 
@@ -416,6 +417,14 @@ LABEL = {
     "leaf_node_ids": ["leaf"],
     "reviewer": "ann",
     "verdict": {"score": 3},
+}
+JUDGEMENT = {
+    "kind": "trajectory",
+    "subject_id": "leaf",
+    "leaf_node_ids": ["leaf"],
+    "judge": "categories",
+    "labeller_version": "categories 0123abcd",
+    "verdicts": [{"categories": ["overlong"], "confidences": [0.5], "reasons": ["long"]}],
 }
 ASKED_TWICE = [user("which is better?")]
 STEP = {"flow_id": "f", "node_id": "n", "parent_node_ids": ["m"], "kind": "worker"}
@@ -453,6 +462,7 @@ BREACHES = [
     again("raw_gateway.events", "'lost' as _dlt_id"),
     again("raw_review.labels", "'lost' as _dlt_id"),
     again("raw_evaluation.items", "'lost' as _dlt_id"),
+    again("raw_judge.judgements", "'lost' as _dlt_id"),
     again("staging.stg_notion__pages", "null as page_id"),
     again("staging.stg_notion__users"),
     again("staging.stg_slack__channels", "'odd' as kind"),
@@ -466,7 +476,9 @@ BREACHES = [
     again("staging.stg_gateway__feedback"),
     again("staging.stg_review__labels"),
     again("staging.stg_evaluation__items"),
+    again("staging.stg_judge__judgements"),
     again("evaluation.human_eval_labels", "'odd' as kind, 'odd' as preferred"),
+    again("evaluation.model_eval_labels", "'odd' as kind, 'odd' as preferred"),
     again("evaluation.trajectory_units", "'odd' as outcome"),
     again("evaluation.trajectory_features"),
     again(
@@ -507,6 +519,7 @@ BREACHES = [
     again("seeds.label_rules", "'odd' as category, 'odd' as measure"),
     again("seeds.review_queue", "'odd' as kind"),
     again("seeds.review_queue", "'odd' as reason"),
+    again("seeds.judges", "'odd' as kind, 'odd' as which"),
     again("seeds.label_categories", "'odd' as polarity"),
     again("knowledge.slack_conversations"),
     again("knowledge.people"),
