@@ -37,7 +37,7 @@ chosen as (
     left join (select unnest($begun) as subject_id) as begun
         on candidates.subject_id = begun.subject_id
     where
-        not list_contains($done, candidates.subject_id)
+        candidates.subject_id not in (select unnest($done))
         and (queue.subject_id is not null or $which = 'all')
 )
 
