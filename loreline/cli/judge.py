@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -67,6 +68,16 @@ class Plan:
     def answered(self) -> int:
         """Calls that were answered before."""
         return sum(tried.is_completed for tried in self.attempts.values())
+
+    @property
+    def left_aside(self) -> int:
+        """Calls that were set aside before, and are not made again."""
+        from loreline.judge.run import is_over
+
+        return sum(
+            is_over(tried, again=self.again) and not tried.is_completed
+            for tried in self.attempts.values()
+        )
 
     def questions(self) -> Iterator[Question]:
         """The calls that are to be made."""
@@ -194,7 +205,10 @@ def _ask(judging: Judging, plans: list[Plan]) -> Outcome:
             # A version that was given up comes back with what it has said already.
             judging.adopt(plan.judge)
     judging.run(chain.from_iterable(plan.questions() for plan in plans), attempts)
-    judging.outcome.calls["known"] += sum(plan.answered for plan in plans)
+    judging.outcome.calls += Counter(
+        known=sum(plan.answered for plan in plans),
+        left_aside=sum(plan.left_aside for plan in plans),
+    )
     return judging.outcome
 
 
@@ -237,6 +251,7 @@ def _print_outcome(outcome: Outcome, landed: dict[str, Any]) -> None:
         "completed": "answered now",
         "known": "answered before",
         "set_aside": "set aside: no valid answer",
+        "left_aside": "set aside before",
         "failed": "failed",
         "over_budget": "left for a larger budget",
     }
@@ -245,7 +260,7 @@ def _print_outcome(outcome: Outcome, landed: dict[str, Any]) -> None:
     print_spent(outcome)
     if landed["landed"]:
         say(f"{landed['landed']:,} judgements landed; `loreline build` makes labels of them.")
-    if outcome.calls["set_aside"]:
+    if outcome.calls["set_aside"] or outcome.calls["left_aside"]:
         say("What was set aside is in operations.judge_calls, and asked again with --again.")
     if outcome.calls["failed"] or outcome.calls["over_budget"]:
         say("Run it again to make the calls that are missing.")

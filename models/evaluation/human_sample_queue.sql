@@ -67,7 +67,9 @@ pairs as (
         pairs.node_b,
         coalesce(nodes.theme_id, 'no theme') || ', ' || pairs.reason as stratum,
         coalesce(consensus.is_disputed, false) as is_disputed,
-        consensus.pair_id is not null as is_labelled,
+        -- What a model alone has said spares nobody the question.
+        coalesce({{ list_length("consensus.labellers") }}, 0) > 1
+        or coalesce({{ list_at("consensus.labellers", 1) }}, 'judge') <> 'judge' as is_labelled,
         case when pairs.reason = 'other model' then 0 else 1 end as rank
     from {{ ref("candidate_preference_pairs") }} as pairs
     inner join {{ ref("conversation_branch_nodes") }} as nodes

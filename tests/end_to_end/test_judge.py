@@ -148,7 +148,7 @@ def test_off_until_somebody_switches_it_on(judged, model):
     assert judged.query("select 1 from {lake}evaluation.model_eval_labels") == []
     assert "no judge is called nobody" in judged.judge("--judge", "nobody", exit_code=1)
     done = judged.judge("--judge", "pairs", "--token-budget", "1000000")
-    assert done["calls"] == {"completed": 6, "known": 0}
+    assert done["calls"] == {"completed": 6}
 
 
 def test_labels_of_each_layer_beside_each_other(judged, model):
@@ -164,7 +164,7 @@ def test_labels_of_each_layer_beside_each_other(judged, model):
     assert not model.requests
 
     done = judged.judge()
-    assert done["calls"] == {"completed": 21, "known": 0}
+    assert done["calls"] == {"completed": 21}
     assert done["landed"] == 18
     for request in model.requests:
         assert request.headers["authorization"] == "Bearer secret-key"
@@ -293,12 +293,14 @@ def test_answers_that_are_not_as_asked_are_set_aside(judged, model):
     model.answer = sometimes
     done = judged.judge()
     # Three pairs in both orders, three times each; conversations at the second time.
-    assert done["calls"] == {"completed": 4, "set_aside": 6, "known": 0}
+    assert done["calls"] == {"completed": 4, "set_aside": 6}
     assert done["errors"] == {"the answer is not as asked (required)": 6}
     assert len(model.requests) == 6 * 3 + 4 * 2
     assert len({request.headers["idempotency-key"] for request in model.requests}) == 26
+    assert judged.judge()["calls"] == {"known": 4, "left_aside": 6}
     shown = judged.lakehouse.command("judge")
-    assert shown.exit_code == 0
+    assert "set aside before" in shown.output
+    assert "--again" in shown.output
     assert len(model.requests) == 26, "what is set aside is not paid for again"
     judged.build()
     assert judged.versions("preference_labels", "judge") == {}
@@ -369,7 +371,7 @@ def test_who_cannot_be_asked_and_who_asks_already(judged, model):
     assert "secret-key" not in said_so
     model.answer = lambda body: Refusal(400, "no json_schema here")
     done = judged.judge(exit_code=1)
-    assert done["calls"] == {"failed": 3, "known": 0}
+    assert done["calls"] == {"failed": 3}
     assert "no json_schema here" in next(iter(done["errors"]))
 
     model.answer, model.delay = by_rule, 1.5

@@ -37,7 +37,8 @@ def test_the_sample_is_all_sources_that_the_day_holds() -> None:
 
 def test_places_come_from_the_environment() -> None:
     environment = {"LORELINE_SLACK_LOCATION": "slack.zip", "LORELINE_NOTION_LOCATION": ""}
-    everything = [Load("slack", "slack.zip"), Load("review", None)]
+    stored = [Load("judge", None), Load("review", None)]
+    everything = [Load("slack", "slack.zip"), *stored]
     assert choose([], None, None, environment) == everything
     assert choose(["slack"], None, None, environment) == [Load("slack", "slack.zip")]
 
