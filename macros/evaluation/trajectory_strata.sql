@@ -22,5 +22,8 @@
         ) as served on assigned.config_hash = served.config_hash
         group by assigned.trajectory_id
     ) as clusters on units.trajectory_id = clusters.trajectory_id
-    where units.superseded_by is null and not units.is_replay
+    where
+        units.superseded_by is null
+        and not units.is_replay
+        and not {{ asked_by_a_judge("units.session_id") }}
 {%- endmacro %}

@@ -111,7 +111,10 @@ pairs as (
         on pairs.node_a = one.branch_node_id
     inner join {{ ref("conversation_branch_nodes") }} as other
         on pairs.node_b = other.branch_node_id
-    where pairs.is_wanted and consensus.preferred in ('a', 'b')
+    where
+        pairs.is_wanted
+        and consensus.preferred in ('a', 'b')
+        and not {{ asked_by_a_judge("one.session_id") }}
 
 ),
 
