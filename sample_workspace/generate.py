@@ -121,6 +121,18 @@ def gateway_files(exported_at: datetime) -> Json:
     return files
 
 
+def evaluation_files(exported_at: datetime) -> Json:
+    """The items of the evaluation sets."""
+    sets = yaml.safe_load((STORY / "evaluation.yaml").read_text())
+    items = [
+        {"evaluation_set": name, "item_id": item, "texts": texts}
+        for name, items in sets.items()
+        for item, texts in items.items()
+    ]
+    export = {"exported_at": iso(exported_at), "complete": False}
+    return under("day_one/evaluation", {"export.json": export, "items.jsonl": items})
+
+
 def expected_branches(sessions: list[Session]) -> list[Json]:
     """The links between requests as the story means them."""
     return [link for session in sessions for link in session.expectations()]
@@ -222,6 +234,7 @@ def all_files() -> Json:
         **notion_files(company, notion),
         **slack_files(company, slack),
         **gateway_files(exported_at),
+        **evaluation_files(exported_at),
         "questions.yaml": questions(documents),
         "expected_changes.yaml": expected_changes(documents),
     }
