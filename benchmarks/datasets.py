@@ -35,6 +35,7 @@ EMPTY = ["--empty", "--select", "+trajectory_clusters", "--exclude", "stg_gatewa
 VECTORS = ["trajectory_texts", "text_embeddings", "trajectory_embeddings", "clustering_runs"]
 VECTORS += ["trajectory_clusters"]
 STAGED = ["stg_evaluation__items", "stg_review__labels", "human_eval_labels"]
+STAGED += ["stg_judge__judgements", "model_eval_labels"]
 UNITS = ["trajectory_units", "trajectory_features", "cluster_category_labels"]
 PREFERENCES = ["candidate_preference_pairs", "preference_labels", "preference_consensus"]
 SELECTED = ["trajectory_scores", "positive_topk_trajectories", "negative_bottomk_trajectories"]

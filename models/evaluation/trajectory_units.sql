@@ -93,7 +93,10 @@ steps as (
 
     select
         nodes.node,
-        parents.node as up
+        parents.node as up,
+        nodes.sibling_index,
+        -- As a condition of a join it would be one that DuckDB may begin with, over all pairs.
+        nodes.is_replay = parents.is_replay as goes_on
     from nodes
     left join nodes as parents on nodes.parent_node_id = parents.branch_node_id
 
@@ -103,13 +106,11 @@ steps as (
 goes_on as (
 
     select
-        steps.up as node,
-        {{ arg_min("nodes.node", "nodes.sibling_index") }} as next_node
+        up as node,
+        {{ arg_min("node", "sibling_index") }} as next_node
     from steps
-    inner join nodes on steps.node = nodes.node
-    inner join nodes as parents on steps.up = parents.node
-    where nodes.is_replay = parents.is_replay
-    group by steps.up
+    where goes_on
+    group by up
 
 ),
 

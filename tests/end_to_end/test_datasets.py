@@ -291,7 +291,7 @@ def leaks(lakehouse):
     return [
         (one[1], other[1])
         for one, other in combinations(texts, 2)
-        if one[0] != other[0] and any(jaccard(one[n], other[n]) >= 0.9 for n in (2, 3))
+        if one[0] != other[0] and any(are_alike(one[n], other[n]) for n in (2, 3))
     ]
 
 
@@ -310,8 +310,11 @@ def said_in(row):
     return prompt, prompt.union(*(shingles(text, 5) for part in parts[1:] for text in part))
 
 
-def jaccard(one, other):
-    return len(one & other) / len(one | other) if one and other else 0
+def are_alike(one, other, similarity=0.9):
+    fewer, more = sorted([len(one), len(other)])
+    if fewer < similarity * more or not fewer:
+        return False
+    return len(one & other) >= similarity * len(one | other)
 
 
 def splits_of_trees(lakehouse):

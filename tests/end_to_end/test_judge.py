@@ -13,7 +13,7 @@ import pytest
 from loreline.postgres import connect
 from loreline.review.store import Store
 from loreline.review.verdicts import Verdict
-from tests.end_to_end.forest import assistant, chat, user, write_events
+from tests.end_to_end.forest import assistant, chat, user
 from tests.end_to_end.lakehouse import temporary_lakehouse
 from tests.reviewing import add_reviewers
 from tests.simulators.chat_completions import Refusal, chat_completions, said
@@ -133,7 +133,7 @@ def judged(stack, tmp_path, model):
         prices.write_text(prices.read_text() + "priced,1000,2000\n")
         changed = Judged(lakehouse, tmp_path / "prompts")
         events = [*conversations(9), *compared(*PAIRS)]
-        lakehouse.land("gateway", write_events(tmp_path / "events.jsonl", events))
+        lakehouse.land_events(events)
         changed.build()
         yield changed
 
@@ -265,7 +265,7 @@ def test_another_prompt_withdraws_what_the_former_said(judged, model, tmp_path):
     # A conversation that goes on keeps its label, and its new end is judged.
     asked = [user(f"s question 0. {HOSTILE}"), assistant("a long answer " * 40), user("Thanks.")]
     more = chat("s-0-on", asked, assistant("Welcome."), session="s-0", at=5_000)
-    judged.lakehouse.land("gateway", write_events(tmp_path / "more.jsonl", [more]))
+    judged.lakehouse.land_events([more])
     judged.build()
     assert judged.judge("--judge", "strict")["calls"] == {"completed": 1, "known": 15}
     judged.build()
