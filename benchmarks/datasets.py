@@ -4,8 +4,8 @@
 
 Conversations of a generator, two turns and about 2 kB each: some with tools that fail or are
 ignored, some with a second answer and ranks, some that nearly repeat another one, some that hold an
-item of an evaluation set. The forest is built before, and measured elsewhere. Clusters are stubbed
-with random ones: embedding is measured elsewhere, too.
+item of an evaluation set; all that is good enough is chosen. The forest is built before, and
+measured elsewhere. Clusters are stubbed with random ones: embedding is measured elsewhere, too.
 """
 
 from __future__ import annotations
@@ -117,6 +117,16 @@ def land_items() -> None:
         load(Settings.load(), "evaluation", file)
 
 
+def choose_all() -> None:
+    """Load the seeds, and let nothing be left out for want of places."""
+    from loreline.lake import duck
+    from loreline.settings import Settings
+
+    dbt("seed")
+    with duck.connect(Settings.load(), read_only=False) as connection:
+        connection.execute("update lake.seeds.selection_sizes set k = 1000000")
+
+
 def stub_clusters() -> None:
     """Say at random which cluster each trajectory belongs to."""
     from loreline.lake import duck
@@ -151,7 +161,7 @@ def freeze_all() -> None:
 
 
 STEPS = {
-    "seed": lambda: dbt("seed"),
+    "seed": choose_all,
     "empty": lambda: dbt("run", *EMPTY),
     "forest": lambda: dbt("run", *UNTIMED),
     "items": land_items,
