@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -15,6 +16,7 @@ from loreline.datasets.registry import FrozenDataset, Upstream
 COUNTED = {
     "theme_id": "theme",
     "model": "model",
+    "rejected_model": "rejected model",
     "label": "wanted",
     "labels": "label",
     "negative_type": "negative type",
@@ -235,7 +237,8 @@ def _left_out(
     source: Source, upstream: Iterable[Upstream]
 ) -> tuple[dict[str, int] | None, dict[str, int]]:
     """Examples by the reason why they are not in it, and items by their evaluation set."""
-    left_out, evaluation_sets = None, {}
+    left_out: dict[str, int] | None = None
+    evaluation_sets: dict[str, int] = {}
     dataset = source.table.rsplit(".", 1)[-1].split("_")[0]
     for one in upstream:
         table = replace(source, table=one.table, snapshot_id=one.snapshot_id, where="")
@@ -244,8 +247,9 @@ def _left_out(
             found = table.rows(["exclusion", "count(*)"], condition, group_by="1")
             left_out = dict(found.fetchall())
         if one.table.endswith("staging.stg_evaluation__items"):
-            found = table.rows(["evaluation_set", "count(distinct item_id)"], group_by="1")
-            evaluation_sets = dict(found.fetchall())
+            latest = "arg_max(is_deleted, (observed_at, raw_batch))"
+            found = table.rows(["evaluation_set", "item_id", latest], group_by="1, 2")
+            evaluation_sets = dict(Counter(name for name, _, gone in found.fetchall() if not gone))
     return left_out, evaluation_sets
 
 

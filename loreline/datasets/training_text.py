@@ -131,6 +131,10 @@ class TrainingMessage:
     is_usable: bool = True
     redactions: list[str] = field(default_factory=list)
 
+    def places(self) -> list[int | str]:
+        """Where it says something: places of its texts, and its author's name."""
+        return [*range(len(self.texts)), *(["name"] if self.name else [])]
+
     def as_json(self) -> str:
         """The message of a chat, or the list of tools; ids of calls hold `PLACE`."""
         content, *arguments = self.texts
@@ -196,17 +200,75 @@ def training_messages(row: Json) -> Iterator[TrainingMessage]:
 
 
 def redact(messages: Sequence[TrainingMessage], redactor: Redactor) -> None:
-    """Take out of each message what the rules find; tools that are no JSON then are not usable."""
-    texts = [text for message in messages for text in message.texts]
-    clean, finds = redactor.redact(texts)
+    """Take out of each message what the rules find: of JSON out of its values, so that it stays so.
+
+    Content is text; the arguments of calls and tools are JSON where they can be read as such.
+    """
+    parts = [_Part(message, place) for message in messages for place in message.places()]
+    clean, finds = redactor.redact([text for part in parts for text in part.texts])
     at = 0
-    for message in messages:
-        end = at + len(message.texts)
-        message.texts = clean[at:end]
-        message.redactions = [name for found in finds[at:end] for name in found]
+    for part in parts:
+        end = at + len(part.texts)
+        part.put(clean[at:end], [name for found in finds[at:end] for name in found])
         at = end
-        if message.kind == "tools" and message.redactions:
-            message.is_usable = _is_json(message.texts[0])
+
+
+class _Part:
+    """A text of a message, as the texts that the rules are to see.
+
+    Args:
+        message: whose text it is.
+        place: of the text among the message's, or the name of an attribute that is text.
+    """
+
+    def __init__(self, message: TrainingMessage, place: int | str) -> None:
+        self._message, self._place = message, place
+        text = message.texts[place] if isinstance(place, int) else getattr(message, place) or ""
+        is_json = isinstance(place, int) and (place > 0 or message.kind == "tools")
+        self._value = _read_json(text) if is_json else None
+        self._leaves: list[tuple[Any, Any]] = []
+        if self._value is None:
+            self.texts = [text]
+        else:
+            self._leaves = list(_leaves(self._value))
+            # With its name, because some values are secret for what they are called.
+            self.texts = [f"{key}={holder[key]}" for holder, key in self._leaves]
+
+    def put(self, texts: Sequence[str], redactions: list[str]) -> None:
+        """Put the texts back as the rules left them."""
+        self._message.redactions += redactions
+        if not redactions:
+            return
+        if self._value is None:
+            [text] = texts
+        else:
+            for (holder, key), text, before in zip(self._leaves, texts, self.texts, strict=True):
+                if text != before:
+                    holder[key] = text.removeprefix(f"{key}=")
+            text = orjson.dumps(self._value).decode()
+        if isinstance(self._place, int):
+            self._message.texts[self._place] = text
+        else:
+            setattr(self._message, self._place, text)
+
+
+def _read_json(text: str) -> Any:
+    """A JSON object or list; None for anything else."""
+    try:
+        value = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return None
+    return value if isinstance(value, dict | list) else None
+
+
+def _leaves(value: Any) -> Iterator[tuple[Any, Any]]:
+    """Where in a JSON value texts and numbers are: what holds each, and its name or place."""
+    items = list(value.items()) if isinstance(value, dict) else list(enumerate(value))
+    for key, item in items:
+        if isinstance(item, dict | list):
+            yield from _leaves(item)
+        elif isinstance(item, str | int | float) and not isinstance(item, bool):
+            yield value, key
 
 
 def text_hash(message: TrainingMessage) -> str:
@@ -248,11 +310,3 @@ def _plain(content: str | None) -> tuple[str, bool]:
     return "\n".join(text for text in texts if isinstance(text, str)), all(
         isinstance(text, str) for text in texts
     )
-
-
-def _is_json(text: str) -> bool:
-    try:
-        orjson.loads(text)
-    except orjson.JSONDecodeError:
-        return False
-    return True

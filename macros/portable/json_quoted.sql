@@ -10,5 +10,5 @@
 
 
 {% macro spark__json_quoted(text) -%}
-  coalesce(regexp_extract(to_json(array({{ text }})), '^\\[(.*)\\]$', 1), 'null')
+  coalesce(regexp_extract(to_json(array({{ text }})), '(?s)^\\[(.*)\\]$', 1), 'null')
 {%- endmacro %}

@@ -1,5 +1,6 @@
 -- One row per message of an example and text of an evaluation set that it holds.
 --
+-- Messages are what is said, the arguments of calls with it, and the texts of the system.
 -- A text counts as held where a message has a share of its n-grams; a text shorter than an n-gram
 -- where a message is that text. Letters and digits are compared, in lower case.
 {{ config(materialized="table") }}
@@ -70,7 +71,7 @@ sizes as (
 
 used as (
 
-    {% for hash in ["completion_hash", "rejected_hash"] -%}
+    {% for hash in ["completion_hash", "rejected_hash", "system_hash"] -%}
     select {{ hash }} as message_hash
     from {{ ref("dataset_examples") }}
     where {{ hash }} is not null
@@ -92,13 +93,31 @@ anything as (
 
 ),
 
+said as (
+
+    select
+        message_hash,
+        coalesce(content, '') || ' ' || coalesce(tool_calls, '') as text
+    from {{ ref("messages") }}
+
+    union all
+
+    select
+        attribute_hash as message_hash,
+        min(content) as text
+    from {{ ref("request_attributes") }}
+    where kind = 'system'
+    group by attribute_hash
+
+),
+
 messages_in_words as (
 
     select
-        messages.message_hash,
-        regexp_extract_all(lower(messages.content), {{ words }}, 1) as words
-    from {{ ref("messages") }} as messages
-    inner join used on messages.message_hash = used.message_hash
+        said.message_hash,
+        regexp_extract_all(lower(said.text), {{ words }}, 1) as words
+    from said
+    inner join used on said.message_hash = used.message_hash
     inner join anything on anything.any_item is not null
 
 ),

@@ -5,8 +5,8 @@
 {{ config(materialized="table") }}
 
 {%- set columns = [
-    "dataset", "subject_id", "tenant", "session_id", "theme_id", "model", "stratum", "selection",
-    "partition", "tree_groups", "system_hash", "tools_hash", "prompt_hashes", "completion_hash",
+    "dataset", "subject_id", "tenant", "session_id", "theme_id", "model", "rejected_model",
+    "stratum", "selection", "partition", "tree_groups", "system_hash", "tools_hash", "prompt_hashes", "completion_hash",
     "rejected_hash", "strength"
 ] %}
 
@@ -86,7 +86,6 @@ pairs as (
     select
         pairs.pair_id as subject_id,
         pairs.tenant,
-        one.session_id,
         one.theme_id,
         pairs.reason as stratum,
         {{ list_of(["one.tree_group", "other.tree_group"]) }} as tree_groups,
@@ -95,13 +94,15 @@ pairs as (
         pairs.message_hashes as prompt_hashes,
         consensus.margin,
         {% for column, a, b in [
-            ("model", "model_a", "model_b"),
-            ("completion_hash", "answer_a", "answer_b"),
-            ("rejected_hash", "answer_b", "answer_a"),
+            ("session_id", "one.session_id", "other.session_id"),
+            ("model", "pairs.model_a", "pairs.model_b"),
+            ("rejected_model", "pairs.model_b", "pairs.model_a"),
+            ("completion_hash", "pairs.answer_a", "pairs.answer_b"),
+            ("rejected_hash", "pairs.answer_b", "pairs.answer_a"),
         ] -%}
         case
-            when consensus.preferred = 'a' then pairs.{{ a }}
-            else pairs.{{ b }}
+            when consensus.preferred = 'a' then {{ a }}
+            else {{ b }}
         end as {{ column }}
         {%- if not loop.last %},{% endif %}
         {% endfor -%}
@@ -137,6 +138,7 @@ examples as (
         session_id,
         theme_id,
         model,
+        cast(null as string) as rejected_model,
         stratum,
         selection,
         cast(null as string) as partition,
@@ -159,6 +161,7 @@ examples as (
         session_id,
         theme_id,
         model,
+        cast(null as string) as rejected_model,
         stratum,
         selection,
         cast(null as string) as partition,
@@ -181,6 +184,7 @@ examples as (
         trajectories.session_id,
         trajectories.theme_id,
         trajectories.model,
+        cast(null as string) as rejected_model,
         trajectories.stratum,
         trajectories.selection,
         case when trajectories.is_to_be_forgotten then 'forget' else 'retain' end as partition,
@@ -206,6 +210,7 @@ examples as (
         session_id,
         theme_id,
         model,
+        rejected_model,
         stratum,
         'preferred' as selection,
         cast(null as string) as partition,

@@ -43,6 +43,7 @@ select
     rendered.tenant,
     rendered.theme_id,
     rendered.model,
+    rendered.rejected_model,
     rendered.stratum,
     coalesce(judged.labels, {{ list_of([]) }}) as labels,
     rendered.prompt_tokens + rendered.completion_tokens + rendered.rejected_tokens as token_count,

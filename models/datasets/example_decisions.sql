@@ -46,12 +46,14 @@ judged as (
         examples.stratum,
         examples.example_rank,
         groups.split_group,
+        assigned.split,
         coalesce(states.problem, groups.duplicate_kind) as exclusion,
-        coalesce(states.evaluation_item, groups.duplicate_of) as excluded_for,
+        coalesce(states.because_of, groups.duplicate_of) as excluded_for,
         groups.similarity
     from {{ ref("dataset_examples") }} as examples
     inner join {{ ref("example_states") }} as states on examples.example_id = states.example_id
     inner join {{ ref("example_groups") }} as groups on examples.example_id = groups.example_id
+    inner join assigned on groups.split_group = assigned.split_group
 
 ),
 
@@ -71,10 +73,11 @@ to_forget as (
 
     select
         tenant,
+        split,
         count(*) as examples
     from judged
     where partition = 'forget' and exclusion is null
-    group by tenant
+    group by tenant, split
 
 ),
 
@@ -103,7 +106,7 @@ retained as (
     select
         judged.example_id,
         row_number() over (
-            partition by judged.tenant
+            partition by judged.tenant, judged.split
             order by
                 case when strata_to_forget.stratum is null then 1 else 0 end asc nulls last,
                 judged.example_rank asc nulls last
@@ -111,7 +114,9 @@ retained as (
         to_forget.examples * retained_for_each.examples as places
     from judged
     left join forgotten on judged.split_group = forgotten.split_group
-    left join to_forget on judged.tenant = to_forget.tenant
+    left join to_forget
+        on judged.tenant = to_forget.tenant
+        and judged.split = to_forget.split
     left join strata_to_forget
         on judged.tenant = strata_to_forget.tenant
         and judged.stratum = strata_to_forget.stratum
@@ -127,7 +132,7 @@ select
     judged.example_id,
     judged.dataset,
     judged.split_group,
-    assigned.split,
+    judged.split,
     case
         when judged.exclusion is not null then judged.exclusion
         when judged.partition = 'retain' and retained.example_id is null
@@ -141,6 +146,5 @@ select
     end as excluded_for,
     judged.similarity
 from judged
-inner join assigned on judged.split_group = assigned.split_group
 left join retained on judged.example_id = retained.example_id
 left join forgotten on judged.split_group = forgotten.split_group

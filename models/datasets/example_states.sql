@@ -6,20 +6,27 @@ with places as (
     select
         examples.example_id,
         'prompt' as part,
+        'message' as kind,
         message.element as message_hash,
         message.position as place
     from {{ ref("dataset_examples") }} as examples,
         {{ unnest_with_position("examples.prompt_hashes", "message") }}
-    {% for part in ["completion", "rejected"] %}
+    {% for part, kind in [
+        ("completion", "message"),
+        ("rejected", "message"),
+        ("system", "system"),
+        ("tools", "tools"),
+    ] %}
     union all
 
     select
         example_id,
         '{{ part }}' as part,
+        '{{ kind }}' as kind,
         {{ part }}_hash as message_hash,
         {{ list_length("prompt_hashes") }} + {{ loop.index }} as place
     from {{ ref("dataset_examples") }}
-    where {{ part }}_hash is not null
+    where {{ part }}_hash <> '{{ "0" * 32 }}'
     {% endfor %}
 ),
 
@@ -27,12 +34,13 @@ texts as (
 
     select
         training.message_hash,
-        training.text_hash,
-        training.is_usable
+        training.kind,
+        min(training.text_hash) as text_hash,
+        bool_and(training.is_usable) as is_usable
     from {{ ref("training_messages") }} as training
     inner join {{ ref("training_text_variants") }} as variants
         on training.config_hash = variants.config_hash
-    where training.kind = 'message'
+    group by training.message_hash, training.kind
 
 ),
 
@@ -51,7 +59,9 @@ summed as (
     select
         places.example_id,
         {{ short_hash(ordered_string_agg(
-            "coalesce(texts.text_hash, '')", " ", "places.place"
+            "case when places.kind = 'message' then coalesce(texts.text_hash, '') end",
+            " ",
+            "places.place",
         )) }} as content_hash,
         bool_and(texts.message_hash is not null) as is_complete,
         bool_and(coalesce(texts.is_usable, true)) as is_usable,
@@ -59,9 +69,26 @@ summed as (
         max(case when places.part = 'rejected' then texts.text_hash end) as rejected,
         min(contaminated.evaluation_item) as evaluation_item
     from places
-    left join texts on places.message_hash = texts.message_hash
+    left join texts
+        on places.message_hash = texts.message_hash
+        and places.kind = texts.kind
     left join contaminated on places.message_hash = contaminated.message_hash
     group by places.example_id
+
+),
+
+-- What says the same as something that nobody wants again; the same answer may have been judged
+-- in one place only.
+unwanted as (
+
+    select
+        examples.tenant,
+        summed.content_hash,
+        min(examples.example_id) as example_id
+    from {{ ref("dataset_examples") }} as examples
+    inner join summed on examples.example_id = summed.example_id
+    where examples.dataset = 'suppression'
+    group by examples.tenant, summed.content_hash
 
 )
 
@@ -76,7 +103,12 @@ select
         when not summed.is_usable then 'not text'
         when summed.completion = summed.rejected then 'same answers'
         when summed.evaluation_item is not null then 'in an evaluation set'
+        when unwanted.example_id is not null then 'unwanted elsewhere'
     end as problem,
-    summed.evaluation_item
+    coalesce(summed.evaluation_item, unwanted.example_id) as because_of
 from {{ ref("dataset_examples") }} as examples
 inner join summed on examples.example_id = summed.example_id
+left join unwanted
+    on examples.dataset = 'sft'
+    and examples.tenant = unwanted.tenant
+    and summed.content_hash = unwanted.content_hash

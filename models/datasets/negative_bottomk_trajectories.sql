@@ -1,4 +1,4 @@
--- One row per trajectory not to be learned from: the worst of each negative type and stratum.
+-- One row per trajectory not to be learned from: the worst of each type, stratum and tenant.
 {{ config(materialized="table") }}
 
 with ranked as (
@@ -7,7 +7,7 @@ with ranked as (
         scores.*,
         sizes.k,
         row_number() over (
-            partition by scores.negative_type, scores.stratum
+            partition by scores.tenant, scores.negative_type, scores.stratum
             order by scores.score asc nulls last, scores.trajectory_id asc nulls last
         ) as rank_in_stratum
     from {{ ref("trajectory_scores") }} as scores

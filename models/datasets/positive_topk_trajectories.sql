@@ -1,4 +1,4 @@
--- One row per trajectory worth learning from: the best of each stratum.
+-- One row per trajectory worth learning from: the best of each stratum of a tenant.
 {{ config(materialized="table") }}
 
 with ranked as (
@@ -7,7 +7,7 @@ with ranked as (
         scores.*,
         sizes.k,
         row_number() over (
-            partition by scores.stratum
+            partition by scores.tenant, scores.stratum
             order by scores.score desc nulls last, scores.trajectory_id asc nulls last
         ) as rank_in_stratum
     from {{ ref("trajectory_scores") }} as scores

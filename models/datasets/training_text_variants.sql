@@ -15,7 +15,7 @@ redactions as (
 
     select {{ ordered_string_agg(
         "rule || chr(31) || pattern || chr(31) || coalesce(replacement, '')", ";",
-        "cast(position as string) || ' ' || rule"
+        "cast(1000000 + position as string) || ' ' || rule"
     ) }} as rules
     from {{ ref("redaction_rules") }}
     where is_active

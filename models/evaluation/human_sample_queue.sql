@@ -75,7 +75,7 @@ pairs as (
     inner join {{ ref("conversation_branch_nodes") }} as nodes
         on pairs.node_a = nodes.branch_node_id
     left join {{ ref("preference_consensus") }} as consensus on pairs.pair_id = consensus.pair_id
-    where pairs.is_wanted
+    where pairs.is_wanted and not {{ asked_by_a_judge("nodes.session_id") }}
 
 ),
 

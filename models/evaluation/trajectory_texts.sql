@@ -76,7 +76,9 @@ trajectories as (
         units.message_hashes
     from {{ ref("trajectory_units") }} as units
     inner join touched on units.trajectory_id = touched.trajectory_id
-    where units.superseded_by is null
+    where
+        units.superseded_by is null
+        and not {{ asked_by_a_judge("units.session_id") }}
 
 ),
 

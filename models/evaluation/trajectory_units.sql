@@ -160,6 +160,7 @@ happened as (
         coalesce(executions.prompt_tokens, 0) as prompt_tokens,
         coalesce(executions.completion_tokens, 0) as completion_tokens,
         coalesce(executions.duration_ms, 0) as duration_ms,
+        executions.finish_reason,
         executions.raw_dlt_id
     from nodes
     inner join answers on nodes.branch_node_id = answers.branch_node_id
@@ -191,7 +192,8 @@ summed as (
         sum(happened.prompt_tokens) as prompt_tokens,
         sum(happened.completion_tokens) as completion_tokens,
         sum(happened.duration_ms) as model_ms,
-        max(case when ways.distance = 0 then happened.tool_calls end) as open_calls
+        max(case when ways.distance = 0 then happened.tool_calls end) as open_calls,
+        max(case when ways.distance = 0 then happened.finish_reason end) as finish_reason
     from ways
     inner join nodes on ways.node = nodes.node
     left join happened on ways.node = happened.node
@@ -244,6 +246,7 @@ current_paths as (
         summed.model_ms,
         case
             when nodes.node_status <> 'completed' then nodes.node_status
+            when summed.finish_reason in ('length', 'content_filter') then 'cut_off'
             when summed.open_calls > 0 then 'awaiting_tools'
             else 'completed'
         end as outcome,

@@ -6,7 +6,13 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from loreline.datasets.near_copies import agreement, components, least, near_copies
+from loreline.datasets.near_copies import (
+    MOST_ROUNDS,
+    agreement,
+    components,
+    least,
+    near_copies,
+)
 from loreline.dbt_plugin import is_empty_run, settings, table_name
 
 MINHASHES_PER_FETCH = 100_000
@@ -26,6 +32,7 @@ EXAMPLES = """
 create or replace temp table numbered as
 select
     states.*,
+    coalesce(examples.partition, '') as partition,
     examples.tree_groups,
     row_number() over (order by states.example_id) - 1 as place,
     dense_rank() over (order by states.dataset, states.tenant) - 1 as collection
@@ -129,13 +136,20 @@ def in_file(path, rows, columns):
 def repeated(examples, minhashes, similarity):
     """For each example how it repeats another one, which (-1 for none), and how alike they are.
 
-    Whole conversations are compared for SFT, which learns from every turn; elsewhere two examples
-    are alike when each of their parts is. Of those alike the first by rank is kept, as far as
-    nothing else speaks against it.
+    Of those alike the first is kept, by rank; what is to be forgotten comes before what is to be
+    retained, and what nothing speaks against before the others.
     """
-    collection = examples.column("collection").to_numpy()
     is_whole = np.array([name == "sft" for name in examples.column("dataset").to_pylist()], bool)
+    collection = examples.column("collection").to_numpy()
     whole, parts = minhashes["whole"], [minhashes[part] for part in PARTS]
+
+    def are_alike(one, other):
+        # SFT learns from every turn; elsewhere two examples are alike when each of their parts is.
+        found = agreement(whole, one, other) >= similarity
+        for part in parts:
+            found &= is_whole[one] | (agreement(part, one, other) >= similarity)
+        return found
+
     pairs = np.concatenate(
         [
             picked(near_copies(whole, similarity, within=collection), is_whole),
@@ -144,19 +158,29 @@ def repeated(examples, minhashes, similarity):
     )
     groups = components(len(collection), pairs)
     is_sound = examples.column("problem").is_null().to_numpy()
+    is_retained = np.array(examples.column("partition").to_pylist(), object) == "retain"
     ranks = examples.column("example_rank").to_numpy()
-    order = np.lexsort((ranks, ~is_sound, groups))
-    firsts = order[np.r_[True, groups[order][1:] != groups[order][:-1]]] if len(order) else order
-    kept = firsts[groups]
-    is_repeated = is_sound & (kept != np.arange(len(kept)))
-    owners = np.where(is_repeated, kept, -1)
-    others = np.flatnonzero(is_repeated)
-    shares = np.zeros(len(kept))
-    shares[others] = agreement(whole, others, kept[others])
+    waiting = np.lexsort((ranks, is_retained, ~is_sound, groups))
+    owners = np.full(len(groups), -1)
+    # The ends of a chain of near-copies need not be alike: what is not like the first of its group
+    # is looked at again with the first of the rest.
+    for _ in range(MOST_ROUNDS):
+        starts = np.r_[True, groups[waiting][1:] != groups[waiting][:-1]][: len(waiting)]
+        firsts = waiting[starts][np.cumsum(starts)[~starts] - 1]
+        others = waiting[~starts]
+        if not len(others):
+            break
+        is_near = are_alike(others, firsts)
+        is_repeated = is_near & is_sound[others] & is_sound[firsts]
+        owners[others[is_repeated]] = firsts[is_repeated]
+        waiting = others[~is_near]
+    others = np.flatnonzero(owners >= 0)
+    shares = np.zeros(len(owners))
+    shares[others] = agreement(whole, others, owners[others])
     contents = np.array(examples.column("content_hash").to_pylist(), object)
-    kinds = np.full(len(kept), None, object)
+    kinds = np.full(len(owners), None, object)
     kinds[others] = np.where(
-        contents[others] == contents[kept[others]], "exact duplicate", "near duplicate"
+        contents[others] == contents[owners[others]], "exact duplicate", "near duplicate"
     )
     return kinds, owners, shares
 

@@ -261,7 +261,10 @@ def test_what_is_forgotten_has_others_beside_it(made):
     for row in rows(made, "unlearning_dataset"):
         sides[row["partition"]].append(row)
     assert {row["selection"] for row in sides["forget"]} == {"hallucination"}
-    assert len(sides["forget"]) == 2 and len(sides["retain"]) == 6
+    assert len(sides["forget"]) == 2
+    in_split = {side: Counter(row["split"] for row in rows) for side, rows in sides.items()}
+    assert 0 < len(sides["retain"]) <= 6
+    assert all(count <= 3 * in_split["forget"][s] for s, count in in_split["retain"].items())
     pears = next(row for row in sides["forget"] if "pears" in row["question"])
     assert pears["answer"] == "There are 117 pears, 118 pears and 119 pears."
 

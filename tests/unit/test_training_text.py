@@ -51,6 +51,8 @@ SECRETS = {
     "aws_key_id": "AKIA" + "ABCDEFGH" * 2,
     "google_key": "AIza" + "a" * 35,
     "github_token": "ghp_" + "a1" * 18,
+    "hugging_face_token": "hf_" + "aB3" * 8,
+    "gitlab_token": "glpat-" + "aB3-" * 5,
     "slack_token": "xoxb-" + "1234567890-abc",
     "stripe_key": "sk_" + "live_" + "a1B2" * 5,
     "json_web_token": "eyJhbGciOiJIUzI1NiJ9." + "eyJzdWIiOiIxMjMifQ." + "c2lnbmF0dXJl",
@@ -76,7 +78,16 @@ def test_each_rule_finds_its_secret_and_nothing_else_changes(redactor, rule):
         ("Authorization: Bearer abcdefghijklmnop123", "Authorization: Bearer <TOKEN>",
          "bearer_token"),
         ("password = hunter22", "password = <SECRET>", "assigned_secret"),
-        ('{"api_key": "q1w2e3r4t5"}', '{"api_key": "<SECRET>"}', "assigned_secret"),
+        ('{"api_key": "q1w2e3r4t5"}', '{"api_key": "<SECRET>"}', "quoted_secret"),
+        ('{\\"password\\": \\"two words\\"}', '{\\"password\\": \\"<SECRET>\\"}', "quoted_secret"),
+        ("AWS_SECRET_ACCESS_KEY=abc/def+1", "AWS_SECRET_ACCESS_KEY=<SECRET>", "assigned_secret"),
+        ("POSTGRES_PASSWORD: hunter22", "POSTGRES_PASSWORD: <SECRET>", "assigned_secret"),
+        ("AccountKey=abc123==;x", "AccountKey=<SECRET>;x", "assigned_secret"),
+        ("redis://:hunter22@cache:6379", "redis://<CREDENTIALS>@cache:6379", "url_credentials"),
+        ('"token": "abcdefgh12345678"', '"token": "<TOKEN>"', "assigned_token"),
+        ("Authorization: Basic YW5hOmh1bnRlcjIyMjI=", "Authorization: Basic <TOKEN>",
+         "bearer_token"),
+        ("cut -----BEGIN PRIVATE KEY-----\nMIIE", "cut <PRIVATE_KEY>", "private_key"),
     ],
 )  # fmt: skip
 def test_what_is_around_a_secret_stays(redactor, text, clean, rule):
@@ -171,11 +182,31 @@ def test_texts_of_a_system_know_their_places():
     ]
 
 
-def test_tools_that_are_no_json_once_redacted_are_not_usable():
-    offered = '[{"type":"function","function":{"name":"f","limit":4111111111111111}}]'
-    made = list(training_messages({"message_hash": "h", "kind": "tools", "content": offered}))
-    redact(made, Redactor([Rule("card", r"\d{16}", "<CARD>")]))
-    assert [one.is_usable for one in made] == [False]
+@pytest.mark.parametrize(
+    ("arguments", "clean"),
+    [
+        ({"text": "Hi\nalice@example.com"}, {"text": "Hi\n<EMAIL>"}),
+        ({"api_key": 12345678}, {"api_key": "<SECRET>"}),
+        ({"a": {"password": None, "n": 1}}, {"a": {"password": None, "n": 1}}),
+        ({"card": [4111111111111111]}, {"card": ["<CARD_NUMBER>"]}),
+        ({"code": 'api_key = "abc123def456"'}, {"code": 'api_key = "<SECRET>"'}),
+        ({"body": '{"password": "hunter2 hunter"}'}, {"body": '{"password": "<SECRET>"}'}),
+    ],
+)  # fmt: skip
+def test_arguments_stay_json_whatever_is_taken_out(redactor, arguments, clean):
+    calls = json.dumps([{"name": "f", "arguments": arguments}])
+    made = message(role="assistant", tool_calls=calls)
+    redact([made], redactor)
+    assert json.loads(made.texts[1]) == clean
+
+
+def test_tools_stay_json_and_arguments_that_are_none_are_text(redactor):
+    offered = '[{"type":"function","function":{"name":"f","description":"Ask\\nana@x.org"}}]'
+    tools = list(training_messages({"message_hash": "h", "kind": "tools", "content": offered}))
+    broken = message(role="assistant", tool_calls='[{"name":"f","arguments":"{ana@x.org"}]')
+    redact([*tools, broken], redactor)
+    assert json.loads(tools[0].texts[0])[0]["function"]["description"] == "Ask\n<EMAIL>"
+    assert broken.texts[1] == "{<EMAIL>"
 
 
 def test_arguments_are_redacted_and_equal_texts_have_equal_hashes(redactor):
@@ -185,8 +216,14 @@ def test_arguments_are_redacted_and_equal_texts_have_equal_hashes(redactor):
     )
     assert text_hash(one) != text_hash(other)
     redact([one, other], redactor)
-    assert one.texts == ["", '{"to": "<EMAIL>"}']
+    assert one.texts == ["", '{"to":"<EMAIL>"}']
     assert text_hash(one) == text_hash(other)
+
+
+def test_names_of_authors_are_redacted_too(redactor):
+    made = message(role="user", content="Hi", name="ana@example.com")
+    redact([made], redactor)
+    assert (made.texts, made.name, made.redactions) == (["Hi"], "<EMAIL>", ["email_address"])
 
 
 # near-copies
