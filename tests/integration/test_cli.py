@@ -403,6 +403,7 @@ def test_a_load_that_fails_is_named_and_the_others_land(run: Run, tmp_path: Path
 def test_the_sample_is_landed_once(run: Run, settings: Settings, capsys: Any) -> None:
     sample.land(settings)
     assert {line.split()[0] for line in capsys.readouterr().out.splitlines()[3:]} == {
+        "evaluation",
         "gateway",
         "notion",
         "slack",
