@@ -393,20 +393,17 @@ def test_settings_are_seeds(stack, tiny_model, tmp_path):
         replace_in(seeds / "dataset_settings.csv", "retain_per_forget,3", "retain_per_forget,1")
         lakehouse.build(*AGAIN, "--exclude-resource-type", "test")
         now = {name: len(rows(lakehouse, table)) for name, table in DATASETS.items()}
-        assert (
-            now["sft"]
-            == 3
-            * len(
-                lakehouse.query(
-                    "select distinct stratum from {lake}datasets.positive_topk_trajectories"
-                )
-            )
-            < before["sft"]
+        chosen = lakehouse.query(
+            "select count(*), count(distinct stratum)"
+            " from {lake}datasets.positive_topk_trajectories"
         )
+        [(positives, strata)] = chosen
+        # Copies of each other may be among them.
+        assert positives == 3 * strata and 0 < now["sft"] <= positives < before["sft"]
         assert now["unlearning"] <= 4 and now["dpo"] == before["dpo"]
         assert lakehouse.query("select count(*) from {lake}datasets.training_messages") == texts
         # Other rules are another configuration: every text is made anew, the old ones stay.
-        replace_in(seeds / "redaction_rules.csv", "ip_address,150", "no_address,150")
+        replace_in(seeds / "redaction_rules.csv", "ip_address,", "no_address,")
         replace_in(seeds / "redaction_rules.csv", ",<IP_ADDRESS>,false", ",<IP_ADDRESS>,true")
         lakehouse.build(*AGAIN, "--exclude-resource-type", "test")
         hashes = lakehouse.query(
