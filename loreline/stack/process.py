@@ -23,13 +23,17 @@ _CLOCK_TOLERANCE_SECONDS = 10.0
 def spawn(
     command: Sequence[str], *, log: Path, cwd: Path, env: Mapping[str, str], user: str | None = None
 ) -> psutil.Popen:
-    """Start a process in a session of its own, so that it outlives this one; output to `log`."""
+    """Start a process in a session of its own, so that it outlives this one; output to `log`.
+
+    It can be found by its command line once this returns: Linux shows an empty one for a moment
+    while a program is being loaded.
+    """
     log.parent.mkdir(exist_ok=True, mode=0o700)
     if log.exists() and log.stat().st_size > _LARGEST_LOG:
         log.replace(log.with_suffix(".log.1"))
     as_user = {"user": user, "group": user, "extra_groups": []} if user else {}
     with log.open("ab") as output:
-        return psutil.Popen(
+        child = psutil.Popen(
             list(command),
             stdin=subprocess.DEVNULL,
             stdout=output,
@@ -39,6 +43,9 @@ def spawn(
             start_new_session=True,
             **as_user,
         )
+    while not _command_line(child) and not has_ended(child):
+        time.sleep(0.001)
+    return child
 
 
 def find(remembered: Process | None, *, executable: str, argument: str) -> psutil.Process | None:
@@ -57,10 +64,15 @@ def find(remembered: Process | None, *, executable: str, argument: str) -> psuti
 
 
 def _runs(process: psutil.Process, executable: str, argument: str) -> bool:
+    command = _command_line(process)
+    return argument in command and Path(command[0]).name == executable
+
+
+def _command_line(process: psutil.Process) -> list[str]:
+    """Empty for a zombie, and for what is gone or not ours to see."""
     with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
-        command = process.cmdline()  # empty for a zombie
-        return argument in command and Path(command[0]).name == executable
-    return False
+        return process.cmdline()
+    return []
 
 
 def remember(process: psutil.Process) -> Process:

@@ -16,8 +16,10 @@ SLEEP = "import time; time.sleep(60)"
 
 
 @pytest.fixture
-def sleeper():
-    child = subprocess.Popen([sys.executable, "-c", SLEEP, "--marker"])
+def sleeper(tmp_path):
+    child = process.spawn(
+        [sys.executable, "-c", SLEEP, "--marker"], log=tmp_path / "sleeper.log", cwd=tmp_path, env={}
+    )
     yield psutil.Process(child.pid)
     child.kill()
     child.wait()
