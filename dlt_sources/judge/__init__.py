@@ -8,13 +8,11 @@ from typing import Any
 
 import dlt
 from dlt.extract import DltResource
-from psycopg.rows import dict_row
-from psycopg.sql import SQL, Identifier
 
 from dlt_sources.landing import Landing, raw_resource
 from dlt_sources.slices import Observation
+from dlt_sources.stored import stored_rows
 from dlt_sources.versions import Resource
-from loreline.postgres import connect
 from loreline.settings import Settings
 
 JUDGEMENTS = Resource("judgements")
@@ -24,7 +22,6 @@ ABOUT = (
     *("judgement_id", "judge", "labeller_version", "kind", "subject_id", "leaf_node_ids"),
     *("content_sha256", "model", "verdicts"),
 )
-ROWS_PER_FETCH = 2_000
 
 
 @dlt.source(name="judge")
@@ -44,15 +41,8 @@ def judge(
 
 def judgements(settings: Settings) -> Iterator[Observation]:
     """Every judgement that is whole, in one statement, and so in one snapshot."""
-    states = Identifier(f"{settings.prefix}operations", "judgements")
-    with (
-        connect(settings) as connection,
-        connection.cursor(name="judgements_to_land", row_factory=dict_row) as cursor,
-    ):
-        cursor.itersize = ROWS_PER_FETCH
-        cursor.execute(SQL("select * from {} order by judged_at, judgement_id").format(states))
-        for row in cursor:
-            yield _observation(row)
+    rows = stored_rows(settings, "operations", "judgements", order_by=("judged_at", "judgement_id"))
+    return map(_observation, rows)
 
 
 def _observation(row: dict[str, Any]) -> Observation:

@@ -8,13 +8,11 @@ from typing import Any
 
 import dlt
 from dlt.extract import DltResource
-from psycopg.rows import dict_row
-from psycopg.sql import SQL, Identifier
 
 from dlt_sources.landing import Landing, raw_resource
 from dlt_sources.slices import Observation
+from dlt_sources.stored import stored_rows
 from dlt_sources.versions import Resource
-from loreline.postgres import connect
 from loreline.settings import Settings
 
 LABELS = Resource("labels")
@@ -24,7 +22,6 @@ ABOUT = (
     *("queue_item_id", "kind", "leaf_node_ids", "pair_id", "content_sha256", "reviewer"),
     *("origin", "is_swapped", "comment"),
 )
-ROWS_PER_FETCH = 2_000
 
 
 @dlt.source(name="review")
@@ -48,15 +45,8 @@ def labels(settings: Settings) -> Iterator[Observation]:
     One statement, and so one snapshot. Numbers would not do to tell what is new: of two labels
     written at once, the one with the higher number may be committed first.
     """
-    states = Identifier(f"{settings.prefix}review", "label_states")
-    with (
-        connect(settings) as connection,
-        connection.cursor(name="labels_to_land", row_factory=dict_row) as cursor,
-    ):
-        cursor.itersize = ROWS_PER_FETCH
-        cursor.execute(SQL("select * from {} order by label_number").format(states))
-        for row in cursor:
-            yield _observation(row)
+    rows = stored_rows(settings, "review", "label_states", order_by=("label_number",))
+    return map(_observation, rows)
 
 
 def _observation(row: dict[str, Any]) -> Observation:

@@ -14,8 +14,8 @@ import orjson
 import pyarrow as pa
 from rensa import RMinHash
 
+from loreline.conversations.chat import argument_text, message_content, tools_of
 from loreline.errors import LorelineError
-from loreline.replay.contexts import argument_text, message_content, tools_of
 
 # Stands for a message's place among those of its example, which its calls' ids are made of: JSON
 # writes this character as an escape, so that nothing that is said can be taken for it.

@@ -12,7 +12,8 @@ from typing import Any
 from loreline.calls.budget import Limits, Meter, Outcome, Prices, in_threads
 from loreline.calls.endpoint import Client, Endpoint, Reply, first_answer, header
 from loreline.conversations.canonical import canonical_json
-from loreline.replay.contexts import Contexts, Json, Row, chat_messages, moved, tools_of
+from loreline.conversations.chat import chat_messages, tools_of
+from loreline.replay.contexts import Contexts, Json, Row, moved
 from loreline.replay.journal import Call, Journal
 from loreline.replay.plan import Step, Trajectory, estimated
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import duckdb
 
-from loreline.replay.contexts import chat_messages
+from loreline.conversations.chat import chat_messages
 
 ITEMS_PER_BATCH = 50
 

@@ -28,30 +28,8 @@
 
   places as (
 
-    select
-        chosen.example_id,
-        'prompt' as part,
-        'message' as kind,
-        message.element as message_hash,
-        message.position - 1 as place
-    from chosen, {{ unnest_with_position("chosen.prompt_hashes", "message") }}
-    {% for part, kind, hash in [
-        ("completion", "message", "completion_hash"),
-        ("rejected", "message", "rejected_hash"),
-        ("prompt", "system", "system_hash"),
-        ("tools", "tools", "tools_hash"),
-    ] %}
-    union all
+    {{ message_places("chosen") }}
 
-    select
-        example_id,
-        '{{ part }}' as part,
-        '{{ kind }}' as kind,
-        {{ hash }} as message_hash,
-        {{ list_length("prompt_hashes") }} as place
-    from chosen
-    where {{ hash }} is not null
-    {% endfor %}
   ),
 
   said as (

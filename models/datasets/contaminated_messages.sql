@@ -69,19 +69,18 @@ sizes as (
 
 ),
 
+places as (
+
+    {{ message_places(ref("dataset_examples")) }}
+
+),
+
 used as (
 
-    {% for hash in ["completion_hash", "rejected_hash", "system_hash"] -%}
-    select {{ hash }} as message_hash
-    from {{ ref("dataset_examples") }}
-    where {{ hash }} is not null
-
-    union
-
-    {% endfor -%}
-    select message.element as message_hash
-    from {{ ref("dataset_examples") }} as examples,
-        {{ unnest_with_position("examples.prompt_hashes", "message") }}
+    select message_hash
+    from places
+    where kind <> 'tools'
+    group by message_hash
 
 ),
 

@@ -6,8 +6,8 @@
 
 {%- set columns = [
     "dataset", "subject_id", "tenant", "session_id", "theme_id", "model", "rejected_model",
-    "stratum", "selection", "partition", "tree_groups", "system_hash", "tools_hash", "prompt_hashes", "completion_hash",
-    "rejected_hash", "strength"
+    "stratum", "selection", "partition", "tree_groups", "system_hash", "tools_hash",
+    "prompt_hashes", "completion_hash", "rejected_hash", "strength"
 ] %}
 
 with selected as (
@@ -59,24 +59,27 @@ trajectories as (
 
 ),
 
-single_turns as (
+asked as (
 
     select
         trajectories.subject_id,
+        message.element as message_hash
+    from trajectories, {{ unnest_with_position("trajectories.prompt_hashes", "message") }}
+    where
+        trajectories.is_text_answer
+        and (trajectories.is_to_be_forgotten or trajectories.selection = 'positive')
+
+),
+
+single_turns as (
+
+    select
+        asked.subject_id,
         min(messages.message_hash) as question_hash
-    from (
-        select
-            asked.subject_id,
-            message.element as message_hash
-        from trajectories as asked, {{ unnest_with_position("asked.prompt_hashes", "message") }}
-        where
-            asked.is_text_answer
-            and (asked.is_to_be_forgotten or asked.selection = 'positive')
-    ) as trajectories
-    inner join {{ ref("messages") }} as messages
-        on trajectories.message_hash = messages.message_hash
+    from asked
+    inner join {{ ref("messages") }} as messages on asked.message_hash = messages.message_hash
     where messages.role = 'user'
-    group by trajectories.subject_id
+    group by asked.subject_id
     having count(*) = 1
 
 ),
@@ -131,8 +134,12 @@ decided_pairs as (
 
 examples as (
 
+    {% for dataset, condition, strength in [
+        ("sft", "selection = 'positive'", "score"),
+        ("suppression", "is_undesired", "-score"),
+    ] -%}
     select
-        'sft' as dataset,
+        '{{ dataset }}' as dataset,
         subject_id,
         tenant,
         session_id,
@@ -148,35 +155,13 @@ examples as (
         prompt_hashes,
         completion_hash,
         cast(null as string) as rejected_hash,
-        score as strength
+        {{ strength }} as strength
     from trajectories
-    where selection = 'positive'
+    where {{ condition }}
 
     union all
 
-    select
-        'suppression' as dataset,
-        subject_id,
-        tenant,
-        session_id,
-        theme_id,
-        model,
-        cast(null as string) as rejected_model,
-        stratum,
-        selection,
-        cast(null as string) as partition,
-        tree_groups,
-        system_hash,
-        tools_hash,
-        prompt_hashes,
-        completion_hash,
-        cast(null as string) as rejected_hash,
-        -score as strength
-    from trajectories
-    where is_undesired
-
-    union all
-
+    {% endfor -%}
     select
         'unlearning' as dataset,
         trajectories.subject_id,

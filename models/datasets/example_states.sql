@@ -3,31 +3,8 @@
 
 with places as (
 
-    select
-        examples.example_id,
-        'prompt' as part,
-        'message' as kind,
-        message.element as message_hash,
-        message.position as place
-    from {{ ref("dataset_examples") }} as examples,
-        {{ unnest_with_position("examples.prompt_hashes", "message") }}
-    {% for part, kind in [
-        ("completion", "message"),
-        ("rejected", "message"),
-        ("system", "system"),
-        ("tools", "tools"),
-    ] %}
-    union all
+    {{ message_places(ref("dataset_examples")) }}
 
-    select
-        example_id,
-        '{{ part }}' as part,
-        '{{ kind }}' as kind,
-        {{ part }}_hash as message_hash,
-        {{ list_length("prompt_hashes") }} + {{ loop.index }} as place
-    from {{ ref("dataset_examples") }}
-    where {{ part }}_hash <> '{{ "0" * 32 }}'
-    {% endfor %}
 ),
 
 texts as (
@@ -61,7 +38,7 @@ summed as (
         {{ short_hash(ordered_string_agg(
             "case when places.kind = 'message' then coalesce(texts.text_hash, '') end",
             " ",
-            "places.place",
+            "2 * places.place + case when places.part = 'rejected' then 1 else 0 end",
         )) }} as content_hash,
         bool_and(texts.message_hash is not null) as is_complete,
         bool_and(coalesce(texts.is_usable, true)) as is_usable,

@@ -5,12 +5,7 @@
 -- a negative type holds where all of its conditions do; a category that nobody gave counts as 0.
 {{ config(materialized="table") }}
 
-{%- set measures = [
-    "turn_count", "message_count", "user_message_count", "tool_call_count", "tool_result_count",
-    "tool_error_count", "tool_error_share", "repeated_call_count", "retry_count", "recovery_count",
-    "total_tokens", "completion_tokens", "duration_ms", "prompt_length", "answer_length",
-    "claim_count", "ungrounded_count", "ungrounded_share"
-] %}
+{%- set measures = trajectory_measures() %}
 
 with strata as (
 

@@ -4,12 +4,7 @@
 -- given no longer stays, marked. Each version of a judge has labels of its own.
 {{ config(materialized="incremental", incremental_strategy="merge", unique_key="label_id") }}
 
-{%- set measures = [
-    "turn_count", "message_count", "user_message_count", "tool_call_count", "tool_result_count",
-    "tool_error_count", "tool_error_share", "repeated_call_count", "retry_count", "recovery_count",
-    "total_tokens", "completion_tokens", "duration_ms", "prompt_length", "answer_length",
-    "claim_count", "ungrounded_count", "ungrounded_share"
-] %}
+{%- set measures = trajectory_measures() %}
 
 with conditions as (
 

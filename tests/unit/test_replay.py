@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 
 from loreline.calls.budget import Price, Prices
 from loreline.conversations.canonical import Messages
+from loreline.conversations.chat import chat_messages, tools_of
 from loreline.conversations.requests import RequestReader
 from loreline.errors import LorelineError
-from loreline.replay.contexts import Node, added, chat_messages, moved, tools_of
+from loreline.replay.contexts import Node, added, moved
 from loreline.replay.plan import Change, Step, Trajectory, estimated
 from loreline.replay.sets import ReplaySet, read_set
 from tests.end_to_end.forest import assistant, call, chat, system, tool, user

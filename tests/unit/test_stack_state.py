@@ -17,9 +17,8 @@ SLEEP = "import time; time.sleep(60)"
 
 @pytest.fixture
 def sleeper(tmp_path):
-    child = process.spawn(
-        [sys.executable, "-c", SLEEP, "--marker"], log=tmp_path / "sleeper.log", cwd=tmp_path, env={}
-    )
+    command = [sys.executable, "-c", SLEEP, "--marker"]
+    child = process.spawn(command, log=tmp_path / "sleeper.log", cwd=tmp_path, env={})
     yield psutil.Process(child.pid)
     child.kill()
     child.wait()
