@@ -168,6 +168,7 @@ def _run(pipeline: dlt.Pipeline, package: Any | None = None) -> None:
     if package is None and not pipeline.has_pending_data:
         return
     try:
+        _forget_what_is_normalized(pipeline)
         if package is not None:
             pipeline.extract(package)
         pipeline.normalize()
@@ -178,6 +179,17 @@ def _run(pipeline: dlt.Pipeline, package: Any | None = None) -> None:
         if explained := _explained(error):
             raise explained from error
         raise
+
+
+def _forget_what_is_normalized(pipeline: dlt.Pipeline) -> None:
+    """Remove extracted packages that dlt had normalized when it was killed.
+
+    It puts the normalized package in its place first and removes the extracted one then; between
+    the two it would normalize it again, and fail because the place is taken.
+    """
+    normalized = set(pipeline.list_normalized_load_packages())
+    for load_id in normalized.intersection(pipeline.list_extracted_load_packages()):
+        pipeline._get_normalize_storage().extracted_packages.delete_package(load_id)
 
 
 def _explained(error: BaseException) -> LorelineError | None:

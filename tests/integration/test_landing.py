@@ -13,6 +13,8 @@ import orjson
 import psycopg
 import pyarrow as pa
 import pytest
+from dlt.common.storages import LoadStorage
+from dlt.pipeline.exceptions import PipelineStepFailed
 
 from dlt_sources import destination, landing, load, pipeline, sightings
 from dlt_sources.landing import Landing, raw_resource
@@ -391,6 +393,25 @@ def test_an_interrupted_package_is_finished_by_the_next_load(settings, land, mon
     with monkeypatch.context() as patched:
         patched.setattr(dlt.Pipeline, "load", die)
         with pytest.raises(KeyboardInterrupt):
+            land(seen("A"))
+    assert snapshots(settings) == []
+    summary = land(seen("A"), seen("B", identity="y"))
+    assert texts(settings) == ["A", "B"]
+    assert (summary.unchanged, summary.rows) == (1, 1)
+
+
+def test_a_package_is_not_normalized_again_after_a_kill_just_then(settings, land, monkeypatch):
+    """dlt puts a normalized package in its place before it removes the extracted one."""
+
+    def die(*_, **__):
+        raise RuntimeError("killed")
+
+    with monkeypatch.context() as patched:
+        commit = LoadStorage.commit_new_load_package
+        patched.setattr(
+            LoadStorage, "commit_new_load_package", lambda *given: (commit(*given), die())
+        )
+        with pytest.raises(PipelineStepFailed, match="killed"):
             land(seen("A"))
     assert snapshots(settings) == []
     summary = land(seen("A"), seen("B", identity="y"))
