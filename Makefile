@@ -14,7 +14,7 @@ run: $(INSTALLED)  ## from nothing to a searchable lakehouse with the sample wor
 	@$(BIN)/loreline run-sample
 
 test: $(INSTALLED)  ## every test but the long rounds
-	@$(BIN)/pytest -n $(WORKERS) --dist loadscope
+	@$(BIN)/pytest -n $(WORKERS) --dist loadscope --no-loadscope-reorder
 
 test-fast: $(INSTALLED)  ## unit tests: no services, under a minute
 	@$(BIN)/pytest -n $(WORKERS) --dist loadscope tests/unit

@@ -60,7 +60,9 @@ def tools_of(offered: Json) -> dict[str, Json]:
     """The field of a request that offers tools; older requests call it `functions`."""
     if not offered:
         return {}
-    is_old = not any(isinstance(tool, dict) and tool.get("type") for tool in offered)
+    is_old = isinstance(offered, list) and not any(
+        isinstance(tool, dict) and tool.get("type") for tool in offered
+    )
     return {"functions" if is_old else "tools": offered}
 
 

@@ -247,7 +247,7 @@ def _left_out(
             found = table.rows(["exclusion", "count(*)"], condition, group_by="1")
             left_out = dict(found.fetchall())
         if one.table.endswith("staging.stg_evaluation__items"):
-            latest = "arg_max(is_deleted, (observed_at, raw_batch))"
+            latest = "arg_max(is_deleted, (observed_at, raw_batch, landed_at))"
             found = table.rows(["evaluation_set", "item_id", latest], group_by="1, 2")
             evaluation_sets = dict(Counter(name for name, _, gone in found.fetchall() if not gone))
     return left_out, evaluation_sets

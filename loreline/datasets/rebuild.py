@@ -5,7 +5,8 @@ git commit in a worktree of its own, its upstream tables at the snapshots that i
 have to be those of its own tagged snapshot. What other layers, incremental models and Python models
 gave (embeddings, clusters, judgements) is pinned: their snapshots are inputs.
 
-The models run in processes of their own, `loreline.datasets.rerun`, with the worktree's Python.
+The models of a commit run in a process of their own, `loreline.datasets.rerun`, with the worktree's
+Python.
 """
 
 from __future__ import annotations
@@ -16,10 +17,10 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from loreline.datasets import snapshots
 from loreline.datasets.registry import FrozenDataset
@@ -85,14 +86,11 @@ def rebuild(
     rebuilt = []
     for commit in dict.fromkeys(made.code.commit for _, _, made in models):
         progress(f"commit {commit[:12]} …")
-        with (
-            worktree(project, commit) as folder,
-            tempfile.TemporaryDirectory(prefix="loreline-rebuild-") as target,
-        ):
+        with worktree(project, commit) as folder, _Rerun(settings, folder) as rerun:
             for table, snapshot_id, made in models:
                 if made.code.commit == commit:
                     progress(f"running {table} …")
-                    rebuilt.append(_rerun(settings, folder, Path(target), table, snapshot_id, made))
+                    rebuilt.append(rerun.model(table, snapshot_id, made))
     return rebuilt
 
 
@@ -157,41 +155,66 @@ def _refuse_unrepeatable(table: str, made: MadeFrom) -> None:
         )
 
 
-def _rerun(
-    settings: Settings, project: Path, target: Path, table: str, snapshot_id: int, made: MadeFrom
-) -> RebuiltModel:
-    request: dict[str, Any] = {
-        "project": str(project),
-        "target": str(target),
-        "table": table,
-        "snapshot_id": snapshot_id,
-        "inputs": list(made.inputs),
-        "variables": dict(made.code.variables),
-    }
-    # Where the commit holds the package too, it is the commit's that runs.
-    others = {k: v for k, v in os.environ.items() if not k.startswith("LORELINE_")}
-    path = os.pathsep.join([str(project), *filter(None, [os.environ.get("PYTHONPATH")])])
-    done = subprocess.run(
-        [sys.executable, "-m", "loreline.datasets.rerun"],
-        input=json.dumps(request),
-        env=others | settings.environment() | {"PYTHONPATH": path},
-        cwd=project,
-        capture_output=True,
-        text=True,
-    )
-    if done.returncode:
-        lines = done.stderr.strip().splitlines() or ["it gave no reason"]
-        raise LorelineError(
-            f"{table} cannot be run again at commit {made.code.commit[:12]} ({lines[-1]})",
-            "its tagged rows are as they were: see `loreline freeze --verify`",
+class _Rerun:
+    """The process that runs the models of a worktree."""
+
+    def __init__(self, settings: Settings, project: Path) -> None:
+        # Where the commit holds the package too, it is the commit's that runs.
+        others = {k: v for k, v in os.environ.items() if not k.startswith("LORELINE_")}
+        path = os.pathsep.join([str(project), *filter(None, [os.environ.get("PYTHONPATH")])])
+        self.project = project
+        # A file, as a pipe that nobody reads would fill up.
+        self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed with the process
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "loreline.datasets.rerun"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self.errors,
+            env=others | settings.environment() | {"PYTHONPATH": path},
+            cwd=project,
+            text=True,
         )
-    found = json.loads(done.stdout.strip().splitlines()[-1])
-    return RebuiltModel(
-        table,
-        made.code.commit,
-        found["rows"],
-        found["rebuilt"],
-        found["missing"],
-        found["extra"],
-        found["sql_sha256"] == made.code.sql_sha256,
-    )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with self.process, self.errors:
+            self.process.kill()
+
+    def model(self, table: str, snapshot_id: int, made: MadeFrom) -> RebuiltModel:
+        """Run a model, and compare what it gives with its snapshot."""
+        request: dict[str, Any] = {
+            "project": str(self.project),
+            "table": table,
+            "snapshot_id": snapshot_id,
+            "inputs": list(made.inputs),
+            "variables": dict(made.code.variables),
+        }
+        answer = self._asked(json.dumps(request))
+        if not answer:
+            self.process.wait()
+            self.errors.seek(0)
+            lines = self.errors.read().strip().splitlines() or ["it gave no reason"]
+            raise LorelineError(
+                f"{table} cannot be run again at commit {made.code.commit[:12]} ({lines[-1]})",
+                "its tagged rows are as they were: see `loreline freeze --verify`",
+            )
+        found = json.loads(answer)
+        return RebuiltModel(
+            table,
+            made.code.commit,
+            found["rows"],
+            found["rebuilt"],
+            found["missing"],
+            found["extra"],
+            found["sql_sha256"] == made.code.sql_sha256,
+        )
+
+    def _asked(self, request: str) -> str:
+        """The answer to a request; empty where the process ended instead."""
+        assert self.process.stdin and self.process.stdout
+        with suppress(BrokenPipeError):
+            self.process.stdin.write(request + "\n")
+            self.process.stdin.flush()
+        return self.process.stdout.readline()

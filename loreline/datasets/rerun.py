@@ -1,7 +1,7 @@
-"""One model, compiled and run over given snapshots: `python -m loreline.datasets.rerun`.
+"""Models, compiled and run over given snapshots: `python -m loreline.datasets.rerun`.
 
-Reads a request as JSON from standard input and writes one line of JSON. It is the recorded commit's
-copy of this file that a rebuild runs: keep what goes in and out as it is.
+Reads requests from standard input, one line of JSON each, and answers each by a line of JSON. It is
+the recorded commit's copy of this file that a rebuild runs: keep what goes in and out as it is.
 
 The compiled SQL runs as it is. What it calls `lake` is a database of this process, whose tables are
 views of the real ones at their snapshots.
@@ -15,7 +15,6 @@ import json
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import duckdb
@@ -30,20 +29,24 @@ SIGNIFICANT_DIGITS = 9
 
 
 def main() -> int:
-    """Run the request of standard input."""
-    request = json.load(sys.stdin)
+    """Run the requests of standard input, one after the other, up to the first that fails."""
     settings = Settings.load()
-    try:
-        # dbt prints; the answer is to be the only line.
-        with contextlib.redirect_stdout(sys.stderr), tempfile.TemporaryDirectory() as folder:
-            # What dbt has parsed is kept for the next model; older rebuilds say no place for it.
-            parsed = request.get("target") or folder
-            sql = compiled(request["project"], request["table"], request["variables"], parsed)
-            answer = compared(settings, request, sql, Path(folder))
-    except (LorelineError, duckdb.Error) as error:
-        print(" ".join(str(error).split()), file=sys.stderr)
-        return 1
-    print(json.dumps(answer | {"sql_sha256": hashlib.sha256(sql.encode()).hexdigest()}))
+    with tempfile.TemporaryDirectory() as folder:
+        for line in sys.stdin:
+            request = json.loads(line)
+            try:
+                # dbt prints; the answers are to be the only lines.
+                with contextlib.redirect_stdout(sys.stderr):
+                    # What dbt has parsed is kept for the next model.
+                    sql = compiled(
+                        request["project"], request["table"], request["variables"], folder
+                    )
+                    answer = compared(settings, request, sql)
+            except (LorelineError, duckdb.Error) as error:
+                print(" ".join(str(error).split()), file=sys.stderr)
+                return 1
+            answer["sql_sha256"] = hashlib.sha256(sql.encode()).hexdigest()
+            print(json.dumps(answer), flush=True)
     return 0
 
 
@@ -68,14 +71,12 @@ def compiled(project: str, table: str, variables: Mapping[str, Any], folder: str
     return nodes[0].compiled_code
 
 
-def compared(
-    settings: Settings, request: Mapping[str, Any], sql: str, folder: Path
-) -> dict[str, int]:
+def compared(settings: Settings, request: Mapping[str, Any], sql: str) -> dict[str, Any]:
     """Run the SQL over the snapshots, and compare its rows with those of the model's own."""
     with duckdb.connect(config=duck.connection_config(settings)) as connection:
         duck.prepare(connection, settings, read_only=True, lake="stored")
         register(connection, settings)
-        connection.execute(f"attach '{folder}/lake.duckdb' as lake")
+        connection.execute("attach ':memory:' as lake")
         for table, snapshot_id in request["inputs"]:
             _show(connection, table, snapshot_id)
         table, snapshot_id = request["table"], request["snapshot_id"]

@@ -177,11 +177,14 @@ def training_messages(row: Json) -> Iterator[TrainingMessage]:
                 is_usable=is_text,
             )
     elif kind == "tools":
-        offered = tools_of(orjson.loads(row["content"] or "[]"))
-        tools = offered.get("tools") or [
-            {"type": "function", "function": function} for function in offered.get("functions", [])
+        offered = orjson.loads(row["content"] or "[]")
+        named = tools_of(offered)
+        tools = named.get("tools") or [
+            {"type": "function", "function": function} for function in named.get("functions", [])
         ]
-        yield TrainingMessage(key, 0, kind, "", [orjson.dumps(tools).decode()])
+        is_list = isinstance(offered, list) and all(isinstance(tool, dict) for tool in offered)
+        text = orjson.dumps(tools).decode()
+        yield TrainingMessage(key, 0, kind, "", [text], is_usable=is_list)
     else:
         content, is_text = _plain(row["content"])
         calls = orjson.loads(row["tool_calls"]) if row["tool_calls"] else None

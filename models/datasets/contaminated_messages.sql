@@ -24,7 +24,10 @@ versions as (
         *,
         row_number() over (
             partition by evaluation_set, item_id
-            order by observed_at desc nulls last, raw_batch desc nulls last
+            order by
+                observed_at desc nulls last,
+                raw_batch desc nulls last,
+                landed_at desc nulls last
         ) as recency
     from {{ ref("stg_evaluation__items") }}
 

@@ -51,6 +51,7 @@ def chat(
     session: str | None = "s",
     tenant: str = "t",
     kind: str = "completed",
+    finish_reason: str | None = None,
     request: Json | None = None,
     source: str = "test",
     **data: Any,
@@ -66,12 +67,14 @@ def chat(
         session: that the client named.
         tenant: whose request it is.
         kind: completed, interrupted or failed.
+        finish_reason: of every choice.
         request: further fields of the request.
         source: the gateway.
         data: further fields of the event's data.
     """
     begun = START + timedelta(seconds=at)
-    choices = [{"index": n, "message": answer} for n, answer in enumerate(answers)]
+    ends = {"finish_reason": finish_reason} if finish_reason else {}
+    choices = [{"index": n, "message": answer, **ends} for n, answer in enumerate(answers)]
     content = {
         "turn_id": turn_id,
         "session_id": session,

@@ -40,7 +40,7 @@ def environment() -> Path:
             shutil.rmtree(folder, ignore_errors=True)
             subprocess.run([sys.executable, "-m", "venv", folder], check=True)
             pip = [folder / "bin" / "pip", "--quiet", "--disable-pip-version-check", "install"]
-            subprocess.run([*pip, "--no-deps", "-r", LOCK], check=True)
+            subprocess.run([*pip, "--no-deps", "--no-compile", "-r", LOCK], check=True)
             installed.write_text(wanted)
     return folder / "bin"
 

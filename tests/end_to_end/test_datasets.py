@@ -39,6 +39,8 @@ GIT_IGNORED = "target/\nlogs/\n.user.yml\n__pycache__/\n"
 
 # Put together here, so that nobody takes it for one that was leaked.
 KEY = "sk-" + "proj-" + "a1B2" * 8
+BELLS = "What do the bells of the old town ring for at noon in May?"
+WITHDRAWN = "Which of the two towers of the old town is the older one, and by how many years?"
 LONG = "The cooperative on the hill delivers milk before dawn and collects the empty bottles. " * 4
 
 
@@ -47,10 +49,10 @@ def long_text(name):
     return " ".join(f"{name}{n} is what it says about {name} number {n}," for n in range(20))
 
 
-def looked_up(name, answer, at, **others):
+def looked_up(name, answer, at, query=None, **others):
     """A conversation in which a tool is asked, and answers."""
     asked = [system("Be brief."), user(f"How many {name} are there? {long_text(name)}")]
-    calls = assistant(None, tool_calls=[call("c1", "search", json.dumps({"query": name}))])
+    calls = assistant(None, tool_calls=[call("c1", "search", json.dumps({"query": query or name}))])
     found = [*asked, calls, tool("c1", f"There are 42 {name}.")]
     request = {"tools": TOOLS}
     return [
@@ -84,11 +86,21 @@ def conversations():
         # Nobody should learn these.
         plain("secret", f"My key is {KEY}, write to ana@example.com.", LONG + "bo@x.org", 400),
         plain("known", "What do the bells of the old town ring for at noon in May?", LONG, 410),
+        # In what the system says, and in what a tool was asked.
+        chat(
+            "told", [system(BELLS), user(long_text("t"))], assistant(LONG), at=411, session="told"
+        ),
+        *looked_up("quinces", "There are 42 quinces.", 412, query=BELLS),
+        plain("withdrawn", WITHDRAWN, long_text("w"), 414),
+        plain("half", long_text("half"), long_text("an answer"), 415, finish_reason="length"),
+        plain("odd", long_text("odd"), long_text("odd answer"), 416, request={"tools": ["find"]}),
         chat("broken", [user("Will it?")], at=420, session="broken", kind="failed"),
         *(
             chat(name, pair, assistant(text), at=500 + n, session="pair")
             for n, (name, text) in enumerate(answers.items())
         ),
+        # What is not wanted there is said here, too, where nobody judged it.
+        plain("again", long_text("pair"), answers["worse"], 510),
         ranked("better", 0, 600, "t"),
         ranked("worse", 1, 600, "t"),
         # Alike once what tells them apart is taken out.
@@ -104,11 +116,13 @@ def conversations():
     ]
 
 
-ITEM = {
+BELLS_SET = {
     "evaluation_set": "bells",
     "item_id": "7",
-    "texts": ["Tell me: what do the bells of the old town ring for at noon in May?"],
+    "texts": [f"Tell me: {BELLS}"],
 }
+TOWERS_SET = {"evaluation_set": "towers", "item_id": "1", "texts": [WITHDRAWN]}
+ITEMS = [BELLS_SET, {"evaluation_set": "bells"}, TOWERS_SET, {**TOWERS_SET, "is_deleted": True}]
 
 
 @pytest.fixture(scope="module")
@@ -120,9 +134,9 @@ def made(stack, tiny_model, tmp_path_factory):
         git(lakehouse.project, "init", "--quiet")
         commit(lakehouse.project)
         items = folder / "items.jsonl"
-        items.write_text(json.dumps(ITEM) + '\n{"evaluation_set": "bells"}\n')
+        items.write_text("".join(json.dumps(item) + "\n" for item in ITEMS))
         landed = lakehouse.land("evaluation", items)
-        assert (landed.rows, landed.quarantined) == (1, {"wrong_type": 1})
+        assert (landed.rows, landed.quarantined) == (3, {"wrong_type": 1})
         lakehouse.land_events(conversations())
         lakehouse.build(*BUILD)
         yield lakehouse
@@ -172,6 +186,7 @@ def test_negatives_are_told_by_type(made):
         "pears": ("hallucination", ["by rule"]),
         "plums": ("hallucination", ["by rule"]),
         "broken": ("noise_reject", ["underspecified", "without an answer"]),
+        "half": ("noise_reject", ["without an answer"]),
         "pair": ("hard_negative", ["looks right and is not"]),
         "s": ("hard_negative", ["looks right and is not"]),
     }
@@ -235,11 +250,28 @@ def test_repetitions_are_left_out_and_it_is_said_for_which(made):
 
 
 def test_what_is_in_an_evaluation_set_is_left_out(made):
-    assert decided(made, "sft")["known"][:2] == ["in an evaluation set", "bells 7"]
-    assert "known" not in by_session(made, "sft_messages_dataset")
-    [(overlap,)] = made.query("select overlap from {lake}datasets.contaminated_messages")
+    sft = decided(made, "sft")
+    for session in ("known", "told", "quinces"):
+        assert sft[session][:2] == ["in an evaluation set", "bells 7"], session
+    assert not {"known", "told", "quinces"} & by_session(made, "sft_messages_dataset").keys()
     # "… tell me" is the item's alone.
-    assert 0.5 <= overlap < 1
+    overlaps = made.query("select overlap from {lake}datasets.contaminated_messages")
+    assert len(overlaps) == 3 and all(0.5 <= overlap < 1 for (overlap,) in overlaps)
+    # A set that was withdrawn counts no more.
+    assert sft["withdrawn"][0] is None
+
+
+def test_what_cannot_be_learned_from_is_left_out(made):
+    sft = decided(made, "sft")
+    assert sft["odd"][0] == "not text"
+    assert sft["again"][0] == "unwanted elsewhere"
+    [(suppressed,)] = made.query(
+        "select session_id from {lake}datasets.dataset_examples where example_id = $1",
+        sft["again"][1],
+    )
+    assert suppressed == "pair"
+    # An answer that was cut off is no example at all.
+    assert not any("half" in decided(made, name) for name in DATASETS)
 
 
 def test_preferences_are_pairs_with_lengths(made):
@@ -382,7 +414,8 @@ def test_settings_are_seeds(stack, tiny_model, tmp_path):
         lakehouse.land_events(conversations())
         lakehouse.build(*UNTESTED)
         before = {name: len(rows(lakehouse, table)) for name, table in DATASETS.items()}
-        texts = lakehouse.query("select count(*) from {lake}datasets.training_messages")
+        count = "select count(*) from {lake}datasets.training_messages"
+        [(texts,)] = lakehouse.query(count)
         seeds = lakehouse.project / "seeds"
         replace_in(seeds / "selection_sizes.csv", "positive,0,1000,", "positive,0,3,")
         replace_in(
@@ -401,7 +434,8 @@ def test_settings_are_seeds(stack, tiny_model, tmp_path):
         # Copies of each other may be among them.
         assert positives == 3 * strata and 0 < now["sft"] <= positives < before["sft"]
         assert now["unlearning"] <= 4 and now["dpo"] == before["dpo"]
-        assert lakehouse.query("select count(*) from {lake}datasets.training_messages") == texts
+        # Question and answer of what was cut off and is now suppressed; nothing is made again.
+        assert lakehouse.query(count) == [(texts + 2,)]
         # Other rules are another configuration: every text is made anew, the old ones stay.
         replace_in(seeds / "redaction_rules.csv", "ip_address,", "no_address,")
         replace_in(seeds / "redaction_rules.csv", ",<IP_ADDRESS>,false", ",<IP_ADDRESS>,true")
@@ -426,7 +460,8 @@ def test_each_is_frozen_verified_rebuilt_and_loaded(made, tmp_path):
         card = (folder / name / "README.md").read_text()
         assert "| theme |" in card and "## Left out" in card
     card = (folder / "sft" / "README.md").read_text()
-    assert "| exact duplicate | 1 |" in card and "| in an evaluation set | 1 |" in card
+    assert "| exact duplicate | 1 |" in card and "| in an evaluation set | 3 |" in card
+    assert "| bells | 1 |" in card and "towers" not in card
     assert "| email\\_address |" in card or "email&#95;address" in card
 
 

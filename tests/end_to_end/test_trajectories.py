@@ -143,6 +143,8 @@ def test_what_a_path_took_is_counted(paths, tell):
         ("asks", {"answers": [assistant(None, tool_calls=[call("1", "f")])]}, "awaiting_tools"),
         ("broken", {"answers": [], "kind": "failed"}, "failed"),
         ("stopped", {"answers": [assistant("ye")], "kind": "interrupted"}, "interrupted"),
+        ("too_long", {"answers": [assistant("yes, b")], "finish_reason": "length"}, "cut_off"),
+        ("hidden", {"answers": [assistant("")], "finish_reason": "content_filter"}, "cut_off"),
     ],
 )
 def test_how_a_path_ends(paths, tell, name, last, outcome):

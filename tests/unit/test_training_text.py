@@ -164,6 +164,12 @@ def test_older_functions_become_tools():
     ]
 
 
+@pytest.mark.parametrize("offered", ['["f"]', '{"name":"f"}', '"f"', '[{"name":"f"},null]'])
+def test_tools_that_are_no_list_of_objects_are_not_learned_from(offered):
+    row = {"message_hash": "h", "kind": "tools", "content": offered}
+    assert not any(made.is_usable for made in training_messages(row))
+
+
 def test_a_picture_is_not_text():
     parts = [{"type": "text", "text": "See"}, {"type": "image_url", "image_url": {"url": "x"}}]
     content = json.dumps(parts, sort_keys=True, separators=(",", ":"))

@@ -7,6 +7,7 @@ with source as (
         external_id,
         {{ raw_payload("payload", "raw_object_uri") }} as payload,
         observed_at,
+        landed_at,
         is_deleted,
         _dlt_id,
         _batch
@@ -22,5 +23,6 @@ select
     {{ json_text("payload", "$.item_id") }} as item_id,
     {{ json_text_list("payload", "$.texts") }} as texts,
     observed_at,
+    landed_at,
     is_deleted
 from source
