@@ -9,6 +9,12 @@ from loreline.knowledge.source_text import one_line
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]+:", re.IGNORECASE)
 _UNSAFE_IN_URL = re.compile(r"[\s<>()\\|]")
 _BRACKET = re.compile(r"[\[\]]")
+# What would open another block at the start of a line: heading, quote, list item, underline, fence.
+_BLOCK_MARK = re.compile(
+    r"^([ \t]*)(#{1,6}(?=\s|$)|>|[-+*](?=\s|$)|=+[ \t]*$|-{3,}[ \t]*$|`{3,}(?=[^`\n]*$)|~{3,})"
+    r"|^([ \t]*\d{1,9})([.)](?=\s|$))",
+    re.MULTILINE,
+)
 
 
 def edges(text: str) -> tuple[str, str, str]:
@@ -27,6 +33,11 @@ def link(label: str, url: str) -> str:
     if not _brackets_match(text):
         text = _BRACKET.sub(r"\\\g<0>", text)
     return f"{lead}[{text}]({target}){trail}"
+
+
+def without_block_marks(text: str) -> str:
+    """Plain text in which nothing opens another block: what would is escaped."""
+    return _BLOCK_MARK.sub(r"\1\3\\\2\4", text)
 
 
 def code_span(text: str) -> str:

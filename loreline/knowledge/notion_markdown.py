@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from loreline.knowledge.markdown_syntax import fenced_code, link
+from loreline.knowledge.markdown_syntax import fenced_code, link, without_block_marks
 from loreline.knowledge.notion_rich_text import (
     date_text,
     inline_markdown,
@@ -35,13 +35,6 @@ CANONICALIZER_VERSION = 1
 
 # Deeper blocks keep this indentation, so that a body grows with its text and not with its depth.
 DEEPEST_LEVEL = 20
-
-# What would open another block at the start of a line: heading, quote, list item, underline, fence.
-_BLOCK_MARK = re.compile(
-    r"^([ \t]*)(#{1,6}(?=\s|$)|>|[-+*](?=\s|$)|=+[ \t]*$|-{3,}[ \t]*$|`{3,}(?=[^`\n]*$)|~{3,})"
-    r"|^([ \t]*\d{1,9})([.)](?=\s|$))",
-    re.MULTILINE,
-)
 
 
 def notion_markdown(page_payload: str) -> str:
@@ -173,7 +166,7 @@ def _is_count(value: Any) -> bool:
 
 def _text(content: dict[str, Any]) -> str:
     """The block's own text; what would look like another block is escaped."""
-    return _BLOCK_MARK.sub(r"\1\3\\\2\4", inline_markdown(content.get("rich_text")).strip())
+    return without_block_marks(inline_markdown(content.get("rich_text")).strip())
 
 
 def _paragraph(content: dict[str, Any], block: dict[str, Any]) -> _Part:
