@@ -30,7 +30,7 @@ EXPORT_FILE = "export.json"
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _TOKEN = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[\[\]{},]', re.DOTALL)
-_RESULTS = re.compile(rb'"results"\s*:\s*\[')
+_LIST = re.compile(rb'"(?:[^"\\]|\\.)*"\s*:\s*\[')
 
 
 class BadRecord(Exception):  # noqa: N818 - it is not an error of the program
@@ -73,8 +73,8 @@ class Document:
     """A JSON text: one object, an array of records, or a list answer of an API.
 
     Attributes:
-        header: the list answer's own fields, without its `results`; empty for anything else.
-        records: the elements of the array or of `results`, or the one object.
+        header: the list answer's own fields, without its elements; empty for anything else.
+        records: the elements of the array or of the list answer, or the one object.
         is_list: whether the text was a list answer.
     """
 
@@ -106,21 +106,27 @@ def parse(raw: bytes) -> Any:
     return value
 
 
-def read_document(raw: bytes | mmap.mmap, origin: str) -> Document:
-    """Read a JSON text as records; broken elements of an array are set aside one by one."""
+def read_document(raw: bytes | mmap.mmap, origin: str, elements_key: str = "results") -> Document:
+    """Read a JSON text as records; broken elements of an array are set aside one by one.
+
+    Args:
+        raw: the text.
+        origin: where it came from, for messages.
+        elements_key: under which a list answer of the API has its elements.
+    """
     start = len(_BYTE_ORDER_MARK) if raw[:3] == _BYTE_ORDER_MARK else 0
     if len(raw) <= MAX_FIELD_BYTES:
         try:
-            return _whole_document(parse(raw[start:]), origin)
+            return _whole_document(parse(raw[start:]), origin, elements_key)
         except BadRecord:
             pass
-    kind, opening = _outer_shape(raw, start)
+    kind, opening = _outer_shape(raw, start, elements_key)
     if kind == "object":
         return Document({}, _read_record(raw, start, len(raw), origin))
     elements = _Elements(raw, opening, origin)
     if kind == "array":
         return Document({}, elements)
-    return Document(_header(raw, start, elements), elements, is_list=True)
+    return Document(_header(raw, start, elements, elements_key), elements, is_list=True)
 
 
 def read_lines(stream: IO[bytes], origin: str) -> Iterator[tuple[bytes, str] | Reject]:
@@ -175,28 +181,35 @@ def open_lines(path: Path) -> IO[bytes]:
     return gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")  # type: ignore[return-value]
 
 
-def read_file(path: Path, origin: str) -> Iterator[Document | Reject]:
+def read_file(
+    path: Path, origin: str, elements_key: str = "results"
+) -> Iterator[Document | Reject]:
     """The documents of a `.json` file (one) or a `.jsonl` file (one a line).
 
     The records of a document are to be read before the next one is asked for.
+
+    Args:
+        path: the file.
+        origin: what it is called in messages.
+        elements_key: under which a list answer of the API has its elements.
     """
     if path.name.endswith((".jsonl", ".jsonl.gz")):
         with open_lines(path) as stream:
             for line in read_lines(stream, origin):
-                yield line if isinstance(line, Reject) else read_document(*line)
+                yield line if isinstance(line, Reject) else read_document(*line, elements_key)
     elif not path.stat().st_size:
         yield Reject("broken_json", "the file is empty", b"", origin)
     else:
         with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as m:
-            yield read_document(m, origin)
+            yield read_document(m, origin, elements_key)
 
 
-def _whole_document(value: Any, origin: str) -> Document:
+def _whole_document(value: Any, origin: str, elements_key: str) -> Document:
     if isinstance(value, list):
         return Document({}, [Record(v, f"{origin}[{i}]") for i, v in enumerate(value)])
-    if isinstance(value, dict) and isinstance(value.get("results"), list):
-        results = value.pop("results")
-        records = [Record(v, f"{origin}[{i}]") for i, v in enumerate(results)]
+    if isinstance(value, dict) and isinstance(value.get(elements_key), list):
+        elements = value.pop(elements_key)
+        records = [Record(v, f"{origin}[{i}]") for i, v in enumerate(elements)]
         return Document(value, records, is_list=True)
     return Document({}, [Record(value, origin)])
 
@@ -273,14 +286,14 @@ def _contradicted_key(text: bytes) -> str | None:
     return contradicted[0] if contradicted else None
 
 
-def _outer_shape(raw: bytes | mmap.mmap, start: int) -> tuple[str, int]:
+def _outer_shape(raw: bytes | mmap.mmap, start: int, elements_key: str) -> tuple[str, int]:
     """Whether the text is an array, a list answer or one object, and where its elements begin."""
-    depth = 0
+    depth, key = 0, json.dumps(elements_key).encode()
     for token in _TOKEN.finditer(raw, start):
         text = token.group()
         if depth == 0 and text == b"[":
             return "array", token.end()
-        if depth == 1 and text == b'"results"' and (match := _RESULTS.match(raw, token.start())):
+        if depth == 1 and text == key and (match := _LIST.match(raw, token.start())):
             return "list", match.end()
         depth += (text in (b"[", b"{")) - (text in (b"]", b"}"))
         if depth == 0:
@@ -288,14 +301,16 @@ def _outer_shape(raw: bytes | mmap.mmap, start: int) -> tuple[str, int]:
     return "object", start
 
 
-def _header(raw: bytes | mmap.mmap, start: int, elements: _Elements) -> dict[str, Any]:
+def _header(
+    raw: bytes | mmap.mmap, start: int, elements: _Elements, elements_key: str
+) -> dict[str, Any]:
     """The fields of a list answer around its elements."""
     try:
         header = parse(raw[start : elements.opening] + raw[elements.closing() :])
     except BadRecord:
         # Whether there is more cannot be known: as if there were.
         return {"has_more": True}
-    del header["results"]
+    del header[elements_key]
     return header
 
 
@@ -372,3 +387,15 @@ def is_complete(raw: bytes) -> bool:
     """Whether absent objects were deleted, as far as an `export.json` says."""
     told = orjson.loads(raw)
     return not (isinstance(told, dict) and told.get("complete") is False)
+
+
+def says_complete(location: Path) -> bool:
+    """Whether the `export.json` of a folder says that nothing is missing from it."""
+    told = location / EXPORT_FILE
+    if not told.is_file():
+        return False
+    try:
+        value = orjson.loads(told.read_bytes())
+    except orjson.JSONDecodeError:
+        return False
+    return isinstance(value, dict) and value.get("complete") is True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
@@ -72,22 +72,37 @@ class Resource:
         content = _without(payload, self._left_out) if self._left_out else payload
         if not self.metadata:
             return json_hash(content), NO_METADATA
-        described = {path: _at(payload, path.split(".")) for path in self.metadata}
+        steady = _without(payload, self._volatile_metadata) if self._volatile_metadata else payload
+        described = {path: _at(steady, path.split(".")) for path in self.metadata}
         return json_hash(content), json_hash(described)
 
     @cached_property
     def _left_out(self) -> _Tree:
-        tree: dict[str, Any] = {}
-        for path in (*self.volatile, *self.metadata):
-            branch = tree
-            for key in path.split("."):
-                branch = branch.setdefault(key, {})
-        return tree
+        """What is not in the content."""
+        volatile = (path for path in self.volatile if not self._is_metadata(path))
+        return _tree((*volatile, *self.metadata))
+
+    @cached_property
+    def _volatile_metadata(self) -> _Tree:
+        """What is in none of the hashes although the metadata hold it: a picture's address."""
+        return _tree(path for path in self.volatile if self._is_metadata(path))
+
+    def _is_metadata(self, path: str) -> bool:
+        return any(path.startswith(f"{metadata}.") for metadata in self.metadata)
 
 
 _CONTAINERS = (dict, list)
 # Keys of a payload that are left out (those without branches), or looked into.
 _Tree = Mapping[str, "_Tree"]
+
+
+def _tree(paths: Iterable[str]) -> _Tree:
+    tree: dict[str, Any] = {}
+    for path in paths:
+        branch = tree
+        for key in path.split("."):
+            branch = branch.setdefault(key, {})
+    return tree
 
 
 def canonical_json(value: Json) -> bytes:

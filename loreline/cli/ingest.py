@@ -53,7 +53,8 @@ def ingest(
     sources: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[SOURCE]...", help="notion, slack, gateway, evaluation, review, judge"
+            metavar="[SOURCE]...",
+            help="notion, slack, google_docs, gateway, evaluation, review, judge",
         ),
     ] = None,
     location: Annotated[

@@ -95,9 +95,15 @@ def principals(
 
 
 def _person(accounts: list[tuple[str, ...]]) -> Person:
+    email = accounts[0][4] or ""
+    # What is shared with a domain is shared with everybody who has an address there.
+    domain = email.rpartition("@")[2]
     return Person(
         name=next((name for _, _, _, name, _, _ in accounts if name), ""),
-        email=accounts[0][4] or "",
-        principals=tuple(account[2] for account in accounts),
+        email=email,
+        principals=(
+            *(account[2] for account in accounts),
+            *((f"domain:{domain}",) if domain else ()),
+        ),
         account_ids=tuple(account[1] for account in accounts),
     )

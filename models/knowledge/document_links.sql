@@ -41,6 +41,13 @@ parsed as (
             ) }},
             1
         ) as notion_id,
+        regexp_extract(
+            address,
+            {{ regex(
+                "^https://docs\\.google\\.com/(?:a/[^/]+/)?document/(?:u/[0-9]+/)?d/([A-Za-z0-9_-]{2,})"
+            ) }},
+            1
+        ) as google_docs_id,
         regexp_extract(address, '/archives/([A-Z0-9]+)/p[0-9]{16}', 1) as slack_channel_id,
         regexp_extract(address, '/archives/[A-Z0-9]+/p([0-9]{16})', 1) as slack_ts,
         regexp_extract(address, {{ regex("[?&]thread_ts=([0-9]{10}\\.[0-9]{6})") }}, 1)
@@ -61,6 +68,7 @@ resolved as (
                     'notion:' || substr(notion_id, 1, 8) || '-' || substr(notion_id, 9, 4)
                     || '-' || substr(notion_id, 13, 4) || '-' || substr(notion_id, 17, 4)
                     || '-' || substr(notion_id, 21, 12)
+            when google_docs_id <> '' then 'google_docs:' || google_docs_id
             when slack_thread_ts <> '' and slack_channel_id <> ''
                 then 'slack:' || slack_channel_id || ':' || slack_thread_ts
             when slack_ts <> ''

@@ -31,6 +31,19 @@ with accounts as (
     from {{ ref("stg_slack__users") }}
     where {{ newer_than_watermark(ref("stg_slack__users")) }}
 
+    union all
+
+    select
+        'google_docs' as source,
+        email as external_id,
+        name,
+        email,
+        cast(null as string) as handle,
+        is_deleted,
+        raw_batch
+    from {{ ref("stg_google_docs__accounts") }}
+    where {{ newer_than_watermark(ref("stg_google_docs__accounts")) }}
+
 ),
 
 ranked as (
@@ -44,7 +57,11 @@ ranked as (
         is_deleted,
         row_number() over (
             partition by source, external_id
-            order by raw_batch desc nulls last, is_deleted asc nulls last
+            order by
+                raw_batch desc nulls last,
+                is_deleted asc nulls last,
+                -- Google's files name the same account each, some of them without its name.
+                name desc nulls last
         ) as recency
     from accounts
 

@@ -404,6 +404,9 @@ def build_a_little(project: Project) -> None:
     project.land("notion.users", STARTED, u1={"name": "Ana", "type": "person"})
     project.land("notion.pages", STARTED, p1=page("A"), p2=page("B"), p3=page("C"))
     project.land("notion.pages", STARTED + timedelta(days=1), p3=Deleted(page("C")))
+    project.land("google_docs.documents", STARTED, d1={"documentId": "d1", "title": "Plan"})
+    shared = [{"type": "user", "emailAddress": "ana@example.com", "displayName": "Ana"}]
+    project.land("google_docs.files", STARTED, d1={"name": "Plan", "permissions": shared})
     project.land("gateway.events", STARTED, **GATEWAY_EVENTS)
     project.land("review.labels", STARTED, l1=LABEL)
     project.land("evaluation.items", STARTED, s__1=ITEM)
@@ -458,6 +461,8 @@ ITEM = {"evaluation_set": "s", "item_id": "1", "texts": ["Where does the till st
 BREACHES = [
     again("raw_notion.pages", "'lost' as _dlt_id"),
     again("raw_notion.users", "'lost' as _dlt_id"),
+    again("raw_google_docs.documents", "'lost' as _dlt_id"),
+    again("raw_google_docs.files", "'lost' as _dlt_id"),
     again("raw_slack.channels", "'lost' as _dlt_id"),
     again("raw_slack.messages", "'lost' as _dlt_id"),
     again("raw_slack.users", "'lost' as _dlt_id"),
@@ -467,6 +472,9 @@ BREACHES = [
     again("raw_judge.judgements", "'lost' as _dlt_id"),
     again("staging.stg_notion__pages", "null as page_id"),
     again("staging.stg_notion__users"),
+    again("staging.stg_google_docs__documents"),
+    again("staging.stg_google_docs__files"),
+    again("staging.stg_google_docs__accounts"),
     again("staging.stg_slack__channels", "'odd' as kind"),
     again("staging.stg_slack__messages", "null as anchor_day"),
     again("staging.stg_slack__users"),
@@ -523,6 +531,7 @@ BREACHES = [
     again("seeds.review_queue", "'odd' as reason"),
     again("seeds.judges", "'odd' as kind, 'odd' as which"),
     again("seeds.label_categories", "'odd' as polarity"),
+    again("knowledge.google_docs_documents"),
     again("knowledge.slack_conversations"),
     again("knowledge.people"),
     again("knowledge.chunking_configurations"),

@@ -49,7 +49,8 @@ def lake() -> Iterator[duckdb.DuckDBPyConnection]:
     "asked", ["ines@example.com", "INES@EXAMPLE.COM", "ines", "@ines", "Inês Carvalho", "slack:U1"]
 )
 def test_a_person_is_all_of_their_accounts(lake: duckdb.DuckDBPyConnection, asked: str) -> None:
-    assert people.principals(lake, SETTINGS, asked) == ("public", "notion:n-1", "slack:U1")
+    everything = ("public", "notion:n-1", "slack:U1", "domain:example.com")
+    assert people.principals(lake, SETTINGS, asked) == everything
     assert people.find(lake, SETTINGS, asked).account_ids == ("n-1", "U1")
 
 

@@ -324,6 +324,12 @@ CASES = [
         {"no blocks": (NOTION_PAGE, ""), "null": (None, None)},
     ),
     *each(
+        "google_docs_markdown",
+        "google_docs_markdown('p')",
+        "p string",
+        {"no tabs": ('{"documentId": "d"}', ""), "null": (None, None)},
+    ),
+    *each(
         "slack_markdown",
         """slack_markdown('p', "'{\\"U1\\": \\"Ana\\"}'")""",
         "p string",
@@ -491,10 +497,12 @@ def spark() -> Iterator[Any]:
     """A local Spark with the same scalar functions."""
     from pyspark import sql
 
+    from loreline.knowledge.google_docs_markdown import google_docs_markdown
     from loreline.knowledge.notion_markdown import notion_markdown, notion_title
     from loreline.knowledge.slack_markdown import slack_markdown
 
     functions = {
+        "google_docs_markdown": google_docs_markdown,
         "notion_markdown": notion_markdown,
         "notion_title": notion_title,
         "slack_markdown": lambda message, names: slack_markdown(message, json.loads(names)),
