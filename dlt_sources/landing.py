@@ -53,6 +53,7 @@ class LoadSummary:
         outdated: observations older than the object's latest row or sighting.
         tombstones: rows that record a deletion.
         quarantined: rejected inputs by reason, those known from earlier loads included.
+        passed_over: files that hold nothing to land, such as attachments, by kind.
         seconds: how long it took.
         snapshots: ids of the Iceberg snapshots made, by table.
     """
@@ -63,6 +64,7 @@ class LoadSummary:
     outdated: int = 0
     tombstones: int = 0
     quarantined: Counter[str] = field(default_factory=Counter)
+    passed_over: Counter[str] = field(default_factory=Counter)
     seconds: float = 0.0
     snapshots: dict[str, list[int]] = field(default_factory=dict)
 

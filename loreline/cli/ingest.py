@@ -198,6 +198,10 @@ def print_outcomes(settings: Settings, outcomes: Sequence[Outcome]) -> None:
         print_table(["source", "set aside because of", "inputs"], set_aside)
         table = f"pg.{settings.prefix}operations.quarantine"
         say(f'Look at them: loreline sql "from {table}"')
+    for summary in loaded:
+        for kind, count in summary.passed_over.items():
+            if count:
+                say(f"{summary.source}: {count:,} {kind} passed over, which hold no text")
 
 
 def _known_sources() -> list[str]:

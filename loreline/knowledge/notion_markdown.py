@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from loreline.knowledge.markdown_syntax import fenced_code, link, without_block_marks
+from loreline.knowledge.notion_export import export_markdown
 from loreline.knowledge.notion_rich_text import (
     date_text,
     inline_markdown,
@@ -42,16 +43,20 @@ def notion_markdown(page_payload: str) -> str:
 
     Args:
         page_payload: JSON text of `{"page": …, "blocks": […]}`, page and blocks as the API returns
-            them, each block's child blocks added to it as `children`. What is malformed or of an
-            unknown type is left out; what is no JSON gives no text.
+            them, each block's child blocks added to it as `children`; or of `{"page": …,
+            "markdown": …}` from an export. What is malformed or of an unknown type is left out;
+            what is no JSON gives no text.
     """
-    page, blocks = _page_and_blocks(page_payload)
-    return canonical_text("\n\n".join(filter(None, (_properties(page), _Writer().write(blocks)))))
+    payload = dictionary(parse_json(page_payload))
+    page, blocks = _page_and_blocks(payload)
+    exported = payload.get("markdown")
+    text = export_markdown(exported) if isinstance(exported, str) else _Writer().write(blocks)
+    return canonical_text("\n\n".join(filter(None, (_properties(page), text))))
 
 
 def notion_title(page_payload: str) -> str:
     """Plain title of a page, database row, database or data source; empty when it has none."""
-    page, _ = _page_and_blocks(page_payload)
+    page, _ = _page_and_blocks(dictionary(parse_json(page_payload)))
     values = [value for _, value in _values(page) if value.get("type") == "title"]
     return canonical_text(one_line("".join(plain_text(v.get("title")) for v in [page, *values])))
 
@@ -59,12 +64,11 @@ def notion_title(page_payload: str) -> str:
 def notion_unsupported_blocks(page_payload: str) -> int:
     """How many blocks, at any depth, the Markdown leaves out: of an unknown type or malformed."""
     writer = _Writer()
-    writer.write(_page_and_blocks(page_payload)[1])
+    writer.write(_page_and_blocks(dictionary(parse_json(page_payload)))[1])
     return writer.unsupported
 
 
-def _page_and_blocks(page_payload: str) -> tuple[dict[str, Any], list[Any]]:
-    payload = dictionary(parse_json(page_payload))
+def _page_and_blocks(payload: dict[str, Any]) -> tuple[dict[str, Any], list[Any]]:
     blocks = payload.get("blocks")
     return dictionary(payload.get("page")), blocks if isinstance(blocks, list) else []
 

@@ -330,6 +330,16 @@ CASES = [
         {"no tabs": ('{"documentId": "d"}', ""), "null": (None, None)},
     ),
     *each(
+        "notion_same_text",
+        "notion_same_text('p', \"'- **a** b'\")",
+        "p string",
+        {
+            "another bullet": ("* a *b*", True),
+            "another word": ("- a c", False),
+            "null": (None, None),
+        },
+    ),
+    *each(
         "slack_markdown",
         """slack_markdown('p', "'{\\"U1\\": \\"Ana\\"}'")""",
         "p string",
@@ -498,12 +508,14 @@ def spark() -> Iterator[Any]:
     from pyspark import sql
 
     from loreline.knowledge.google_docs_markdown import google_docs_markdown
+    from loreline.knowledge.notion_export import same_text
     from loreline.knowledge.notion_markdown import notion_markdown, notion_title
     from loreline.knowledge.slack_markdown import slack_markdown
 
     functions = {
         "google_docs_markdown": google_docs_markdown,
         "notion_markdown": notion_markdown,
+        "notion_same_text": same_text,
         "notion_title": notion_title,
         "slack_markdown": lambda message, names: slack_markdown(message, json.loads(names)),
         "stored_payload": lambda uri: pytest.fail(f"{uri} was asked for"),

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from dlt_sources import archives
 from dlt_sources.quarantine import Reject
-from dlt_sources.slack import archive
 from dlt_sources.slack.archive import Export
 from dlt_sources.slack.messages import Conversations
 from dlt_sources.slack.settings import CHANNELS, MESSAGES
@@ -235,7 +235,7 @@ def test_a_zip_bomb_is_refused_unread(tmp_path, monkeypatch):
     bomb = packed(tmp_path / "bomb.zip", files() | {"general/2026-09-30.json": b" " * 80_000_000})
     with pytest.raises(LorelineError, match="times its size"):
         Export(bomb)
-    monkeypatch.setattr(archive, "MAX_MEMBER_BYTES", 1_000)
+    monkeypatch.setattr(archives, "MAX_MEMBER_BYTES", 1_000)
     with pytest.raises(LorelineError, match="holds 80000000 bytes"):
         Export(bomb)
 
