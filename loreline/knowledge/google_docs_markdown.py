@@ -7,6 +7,7 @@ dropped and escaped, and why, is in `docs/decisions/google-docs.md`.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
@@ -163,6 +164,7 @@ class _TabWriter:
         self.shift = shift
         self._numbers: dict[str, dict[int, int]] = {}
         self._footnote_labels: dict[str, int] = {}
+        self._cited: deque[str] = deque()
 
     def write(self) -> None:
         """Write the body, then the footnotes that it refers to."""
@@ -213,17 +215,15 @@ class _TabWriter:
 
     def _write_footnotes(self) -> None:
         """Write what was referred to; a footnote may refer to another."""
-        written = 0
-        while written < len(self._footnote_labels):
-            identity, label = list(self._footnote_labels.items())[written]
+        while self._cited:
+            identity = self._cited.popleft()
             texts = [
                 text if is_item else without_block_marks(text)
-                for is_item, text in self._texts(dictionary(self.footnotes[identity])["content"], 0)
+                for is_item, text in self._texts(self.footnotes[identity]["content"], 0)
             ]
-            paragraphs = "\n\n".join(texts).split("\n")
-            indented = [paragraphs[0], *(f"    {line}" for line in paragraphs[1:])]
-            self.lines.block(f"[^{label}]: " + "\n".join(indented))
-            written += 1
+            first, *others = "\n\n".join(texts).split("\n")
+            indented = "\n".join([first, *(f"    {line}" for line in others)])
+            self.lines.block(f"[^{self._footnote_labels[identity]}]: {indented}")
 
     def _texts(self, content: Any, depth: int) -> Iterator[tuple[bool, str]]:
         """The texts of what lies in a cell, a footnote or a table of contents, line by line.
@@ -323,6 +323,7 @@ class _TabWriter:
         if identity not in self._footnote_labels:
             self.lines.footnotes += 1
             self._footnote_labels[identity] = self.lines.footnotes
+            self._cited.append(identity)
         return Run(f"[^{self._footnote_labels[identity]}]", is_whole=True)
 
     def _inline_object(self, value: Json) -> Run:

@@ -13,22 +13,21 @@ from loreline.knowledge.notion_rich_text import page_url, stable_url
 from loreline.knowledge.source_text import canonical_text
 
 _FENCE = re.compile(r"\s*(`{3,}|~{3,})")
-# [label](target) and ![label](target); a target has brackets at most in pairs.
-_LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(((?:[^()\s]|\([^()]*\))*)\)")
+# [label](target), whose label has brackets in pairs and whose target parentheses. All repetitions
+# here and below are bounded: a text from outside must not be read again from each of its brackets.
+_BRACKETED = r"\[((?:[^\[\]]|\[[^\[\]]{0,300}\]){0,1000}+)\]"
+_TARGET = r"\(((?:[^()\s]|\([^()\s]{0,300}\)){0,2000}+)\)"
+_LINK = re.compile(rf"(!?){_BRACKETED}{_TARGET}")
 _ID_OF_FILE = re.compile(r"(?:^|.*[ /])([0-9a-f]{32})(?:_all)?\.(?:md|csv)(?:#.*)?")
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]+:", re.IGNORECASE)
 
 _PROPERTY = re.compile(r"- \*\*(.+?):\*\* (.*)")
 # Properties that the API's Markdown leaves out, as they change without an edit.
 _UNSAID = {"last edited by", "last edited time", "last visited time", "verification"}
-_IMAGE = re.compile(r"!\[[^\]]*\]\([^)]*\)")
-_STORED_FILE = re.compile(
-    r"\]\(https://[^)\s]*(?:amazonaws\.com|notion-static|file\.notion)[^)]*\)"
-)
-_ITEM = re.compile(r"^[\s>]*(?:\d{1,9}[.)]\s|[-*+]\s)?", re.MULTILINE)
-_FENCE_LINE = re.compile(r"^[\s>]*(?:```|~~~).*$", re.MULTILINE)
-_TAG = re.compile(r"</?[a-z][a-z0-9]*(?: [^>]*)?/?>")
-_LABELLED = re.compile(r"\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^)]*)\)")
+_STORED_FILE = re.compile(r"https://\S*(?:amazonaws\.com|notion-static|file\.notion)")
+_ITEM = re.compile(r"^[ \t>]*(?:\d{1,9}[.)]\s|[-*+]\s)?", re.MULTILINE)
+_FENCE_LINE = re.compile(r"^[ \t>]*(?:```|~~~).*$", re.MULTILINE)
+_TAG = re.compile(r"</?[a-z][a-z0-9]{0,20}(?: [^<>]{0,300})?>")
 _WORD = re.compile(r"[^\W_]+")
 _DAY = re.compile(r"\d{4}-\d\d-\d\d")
 _MOMENTS = re.compile(rf"{_DAY.pattern}(T\S*)?( → {_DAY.pattern}(T\S*)?)?")
@@ -102,13 +101,15 @@ def _same_value(one: str, other: str) -> bool:
 
 
 def _words(markdown: str) -> str:
-    text = _FENCE_LINE.sub("", _IMAGE.sub("", markdown))
-    text = _TAG.sub(" ", _ITEM.sub("", _STORED_FILE.sub("]()", text)))
-    text = _LABELLED.sub(_label_and_target, text)
-    return "".join(_WORD.findall(text.casefold()))
+    text = _TAG.sub(" ", _ITEM.sub("", _FENCE_LINE.sub("", markdown)))
+    return "".join(_WORD.findall(_LINK.sub(_said, text).casefold()))
 
 
-def _label_and_target(found: re.Match[str]) -> str:
-    """An address that is its own label is said once, as it is without one."""
-    label, target = found.groups()
-    return target if label.strip() == target else f"{label} {target}"
+def _said(found: re.Match[str]) -> str:
+    """What a link says: not where a file is kept, nothing of a picture, and an address once."""
+    image, label, target = found.groups()
+    if image:
+        return ""
+    if label.strip() == target or _STORED_FILE.match(target):
+        return label
+    return f"{label} {target}"

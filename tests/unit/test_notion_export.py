@@ -298,3 +298,11 @@ def test_two_routes_that_say_the_same(one, other):
 )
 def test_two_routes_that_do_not(one, other):
     assert not same_text(one, other)
+
+
+@pytest.mark.parametrize(
+    "piece", ["[", "![", "](", "[a](", "<a ", "- [", "\n", "](https://", "(", "<aside>\n", "> "]
+)
+def test_a_hostile_text_takes_no_longer_than_another(piece):
+    text = piece * (200_000 // len(piece))
+    assert same_text(export_markdown(text), export_markdown(text))
