@@ -99,7 +99,7 @@ def _tabs(document: Json) -> Iterator[_Tab]:
     while pending:
         depth, tab = pending.pop()
         title = one_line(string(dictionary(tab.get("tabProperties")).get("title")))
-        yield _Tab(depth, without_block_marks(title), dictionary(tab.get("documentTab")))
+        yield _Tab(depth, title, dictionary(tab.get("documentTab")))
         pending += [(depth + 1, below) for below in reversed(dictionaries(tab.get("childTabs")))]
 
 

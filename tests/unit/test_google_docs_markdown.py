@@ -142,12 +142,12 @@ def test_tabs_are_sections_and_what_is_in_them_lies_below() -> None:
                     tab("", paragraph("Deep", style="HEADING_6")),
                 ],
             ),
-            tab("Notes", paragraph("None.")),
+            tab("2. Notes", paragraph("None.")),
         ]
     }
     assert document_markdown(document) == (
         "# Plan\n\n## Aims\n\nSell plums.\n\n## Old plan\n\n### Aims\n\nSell pears.\n\n###### Deep"
-        "\n\n# Notes\n\nNone."
+        "\n\n# 2. Notes\n\nNone."
     )
 
 

@@ -70,7 +70,8 @@ told as (
         read.created_at,
         read.source_updated_at,
         read.observed_at,
-        read.landed_at
+        read.landed_at,
+        read.is_deleted
     from read
     inner join exported on read.page_id = exported.page_id
     where read.route = 'api'
@@ -90,7 +91,8 @@ told as (
         known.created_at,
         known.source_updated_at,
         known.observed_at,
-        known.landed_at
+        known.landed_at,
+        known.is_deleted
     from {{ this }} as known
     inner join exported on known.page_id = exported.page_id
     where known.route = 'api'
@@ -116,6 +118,8 @@ told_before as (
         row_number() over (
             partition by read.raw_dlt_id
             order by
+                -- Of a page in the bin the API may tell no text.
+                told.is_deleted asc nulls last,
                 told.observed_at desc nulls last,
                 told.source_updated_at desc nulls last,
                 told.landed_at desc nulls last
