@@ -90,5 +90,5 @@ def test_what_is_neither_is_refused(settings, tmp_path):
     with pytest.raises(LorelineError, match="holds no page of Notion"):
         load(settings, "notion", nothing)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(LorelineError, match="in .*empty"):
+    with pytest.raises(LorelineError, match=r"in .*empty"):
         load(settings, "notion", tmp_path / "empty")
