@@ -223,7 +223,7 @@ def test_both_routes_of_notion_mix_in_any_order(lakehouse: Lakehouse, tmp_path: 
         " from {lake}knowledge.documents_current"
         " where source = 'notion' and not is_deleted and title = 'Hops'"
     )
-    assert told == [(8, 8, 8, 8)]
+    assert told == [(10, 10, 10, 10)]
 
 
 def _write_api(folder: Path, hour: int, pages: Mapping[str, Page]) -> Path:
