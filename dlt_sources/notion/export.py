@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import io
 import re
+import zipfile
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -119,12 +120,13 @@ class MarkdownExport:
         if location.is_dir():
             files = Folder(location, ".md", ".csv")
             yield files
-            parts = [path for path in sorted(location.rglob("*.zip")) if _PART.fullmatch(path.name)]
+            parts = [path for path in sorted(location.glob("*.zip")) if _PART.fullmatch(path.name)]
             self.others += files.others - len(parts) - (location / EXPORT_FILE).is_file()
         else:
             archive = Archive(location, ".md", ".csv", ".zip")
             names = [name for name in archive.names if name.endswith(".zip")]
-            nested = [name for name in names if _PART.fullmatch(PurePosixPath(name).name)]
+            # Those in folders are attachments.
+            nested = [name for name in names if _PART.fullmatch(name)]
             archive.names = [name for name in archive.names if name not in set(names)]
             self.others += archive.others + len(names) - len(nested)
             yield archive
@@ -229,9 +231,8 @@ def find_export(
     Raises:
         LorelineError: the location is a ZIP that holds no page, or cannot be read.
     """
-    if location.is_file() and location.suffix.lower() != ".zip":
-        return None
-    if not location.exists():
+    is_zip = location.suffix.lower() == ".zip" or zipfile.is_zipfile(location)
+    if not location.exists() or (location.is_file() and not is_zip):
         return None
     export = MarkdownExport(location, folder, observed_at)
     if not export.is_empty:

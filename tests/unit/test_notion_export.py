@@ -87,6 +87,7 @@ FILES = {
     " longer than what fits into a name of a file\n\ntext",
     "Über uns 🚀/" + name("Empty", 5): "",
     "Über uns 🚀/picture.png": b"\x89PNG",
+    "Über uns 🚀/Backup-Part-1.zip": b"somebody's own, perhaps no ZIP at all",
     "Über uns 🚀/" + name("Tasks", 6, ".csv"): "\ufeffName,Status\r\nSame,Open\r\n",
     "Über uns 🚀/" + name("Tasks", 6, "_all.csv"): "\ufeffName,Status,Due,Blocks,Notes,Empty\r\n"
     'Same,Open,"October 1, 2026 2:30 PM",,"one, two",\r\nSame,Done,,,,\r\n'
@@ -112,7 +113,7 @@ def test_pages_their_parents_and_their_properties(tmp_path, shape):
         files = FILES
     pages, rejects, export = read(tmp_path, files, as_folder=shape in ("folder", "unpacked parts"))
     assert rejects == []
-    assert export.others == 1
+    assert export.others == 2
     assert {n: (title(page), parent(page)) for n, page in pages.items()} == {
         1: ("Über uns 🚀", None),
         2: ("Team", identity(1)),
