@@ -144,8 +144,8 @@ select
         else coalesce(told_before.url, 'https://www.notion.so/' || replace(read.page_id, '-', ''))
     end as url,
     coalesce(read.author_id, told_before.author_id) as author_id,
-    -- An export knows pages and databases, the API data sources and blocks too; and what lies in the
-    -- page above the one that was exported seems to lie nowhere. A page that was moved did move.
+    -- An export knows pages and databases, the API data sources and blocks too; and a page whose
+    -- parent was not exported seems to lie nowhere. From page to page, it was moved.
     case
         when told_before.raw_dlt_id is null then read.parent_type
         when read.parent_type = 'page_id' and told_before.parent_type = 'page_id'
