@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -10,7 +11,10 @@ from uuid import UUID
 
 import pytest
 
+from dlt_sources import LoadSummary
+from loreline.cli.ingest import Load, Outcome, print_outcomes
 from loreline.cli.output import print_json, print_json_rows, print_table, say
+from loreline.settings import Settings
 
 Captured = pytest.CaptureFixture[str]
 
@@ -133,3 +137,12 @@ def test_json_is_safe_to_look_at(capsys: Captured) -> None:
     shown = capsys.readouterr().out
     assert shown.isascii()
     assert json.loads(shown) == {"title": "\x9b2J\u202e", "path": "/x"}
+
+
+def test_what_a_load_left_out_is_said_with_its_reason(capsys: Captured) -> None:
+    summary = LoadSummary("notion", landed=Counter(pages=2), passed_over=Counter(attachments=1200))
+    summary.quarantined["missing_id"] = 3
+    print_outcomes(Settings(), [Outcome(Load("notion", "export.zip"), summary)])
+    printed = capsys.readouterr().out
+    assert "notion: 1,200 attachments passed over, which hold no text" in printed
+    assert "missing_id" in printed
