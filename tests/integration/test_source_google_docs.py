@@ -1,7 +1,6 @@
 """Google Docs end to end: answers of the APIs in, raw tables out, deletions included."""
 
 import json
-import os
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -10,7 +9,6 @@ import pytest
 from dlt_sources import load
 from loreline.errors import LorelineError
 from loreline.lake import duck
-from loreline.settings import PROJECT_ROOT
 
 DAY_1, DAY_2, DAY_3, DAY_4 = (datetime(2026, 10, n, tzinfo=UTC) for n in (1, 2, 3, 4))
 
@@ -101,10 +99,7 @@ def test_a_sweep_of_too_much_deletes_nothing(settings, tmp_path, monkeypatch):
     assert load(settings, "google_docs", little).tombstones == 29
 
 
-def test_a_real_answer_lands(settings):
-    given = os.environ.get("LORELINE_REAL_DATA") or PROJECT_ROOT / "../shared/data"
-    real = Path(given) / "google_docs/document_Single-Tab.json"
-    if not real.is_file():
-        pytest.skip("no real answer of documents.get")
+def test_a_real_answer_lands(settings, real_data):
+    real = real_data / "google_docs/document_Single-Tab.json"
     assert load(settings, "google_docs", real, observed_at=DAY_1).landed == {"documents": 1}
     assert load(settings, "google_docs", real, observed_at=DAY_2).unchanged == 1
