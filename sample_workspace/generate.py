@@ -264,7 +264,12 @@ def principal(company: Company, person: str | None, source: str) -> str | None:
     """A person's account in a source, as a search names it; None for what everybody may read."""
     if person is None:
         return None
-    accounts = {"slack": company.people[person].slack_user_id, "linear": user_id(person)}
+    accounts = {
+        "slack": company.people[person].slack_user_id,
+        "linear": user_id(person),
+        "google_docs": company.people[person].email(company.domain),
+        "domain": company.domain,
+    }
     return f"{source}:{accounts[source]}"
 
 
