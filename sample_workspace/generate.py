@@ -15,7 +15,7 @@ import shutil
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from company import Company, digest, iso, moment
@@ -33,6 +33,7 @@ HERE = Path(__file__).resolve().parent
 STORY = HERE / "story"
 DAYS = ("day_one", "day_two", "day_three")
 Json = dict[str, Any]
+State = TypeVar("State", SlackState, LinearState, GoogleDocsState, ReportsState)
 
 
 def compact(value: Any) -> str:
@@ -85,12 +86,6 @@ def notion_files(company: Company, states: dict[str, NotionState]) -> Json:
     return files
 
 
-def slack_states(company: Company, exported_at: datetime) -> dict[str, SlackState]:
-    """The Slack workspace on the first two days."""
-    first = SlackState.read(company, STORY / "slack", exported_at)
-    return {"day_one": first, "day_two": later(first, "slack")}
-
-
 def slack_files(company: Company, states: dict[str, SlackState]) -> Json:
     """The Slack exports of the first two days."""
     files: Json = {}
@@ -99,29 +94,12 @@ def slack_files(company: Company, states: dict[str, SlackState]) -> Json:
     return files
 
 
-def linear_states(exported_at: datetime) -> dict[str, LinearState]:
-    """The Linear workspace on the first two days."""
-    first = LinearState.read(STORY / "linear", exported_at)
-    return {"day_one": first, "day_two": later(first, "linear")}
-
-
-def google_docs_states(exported_at: datetime) -> dict[str, GoogleDocsState]:
-    """The Google documents on the first two days."""
-    first = GoogleDocsState.read(STORY / "google_docs", exported_at)
-    return {"day_one": first, "day_two": later(first, "google_docs")}
-
-
-def reports_states(exported_at: datetime) -> dict[str, ReportsState]:
-    """The incident reports on the first two days."""
-    first = ReportsState.read(STORY / "incident_reports", exported_at)
-    return {"day_one": first, "day_two": later(first, "incident_reports")}
-
-
-def later(state: Any, source: str) -> Any:
-    """What became of a source's state by day two."""
+def first_days(first: State, source: str) -> dict[str, State]:
+    """The state of a source on day one, and what became of it by day two."""
     changes = read_changes("day_two")
     folder = STORY / "changes/day_two" / source
-    return state.change(changes[source], folder, moment(changes["exported_at"]))
+    second = first.change(changes[source], folder, moment(changes["exported_at"]))
+    return {"day_one": first, "day_two": second}
 
 
 def written_files(company: Company, documents: dict[str, Documents]) -> Json:
@@ -308,9 +286,14 @@ def all_files() -> Json:
     opening = yaml.safe_load((STORY / "opening.yaml").read_text())
     exported_at = moment(opening["exported_at"])
     notion = notion_states(exported_at, set(opening["notion_trash"]))
-    slack = slack_states(company, exported_at)
-    linear, google_docs = linear_states(exported_at), google_docs_states(exported_at)
-    reports = reports_states(exported_at)
+    slack = first_days(SlackState.read(company, STORY / "slack", exported_at), "slack")
+    linear = first_days(LinearState.read(STORY / "linear", exported_at), "linear")
+    google_docs = first_days(
+        GoogleDocsState.read(STORY / "google_docs", exported_at), "google_docs"
+    )
+    reports = first_days(
+        ReportsState.read(STORY / "incident_reports", exported_at), "incident_reports"
+    )
     documents = {
         day: Documents(
             company, notion[day], slack[day], linear[day], google_docs[day], reports[day]

@@ -320,7 +320,7 @@ class TabWriter:
         elements = [self.placed(text) for text in texts]
         properties: Json = {"namedStyleType": style, "direction": "LEFT_TO_RIGHT"}
         if style.startswith(("HEADING", "TITLE")):
-            properties["headingId"] = "h." + digest(self.name, str(start))[:12]
+            properties["headingId"] = self.heading_id("".join(text.content for text in texts))
         paragraph = {"elements": elements, "paragraphStyle": properties | (extra or {})}
         if bullet:
             paragraph["bullet"] = bullet
@@ -453,9 +453,17 @@ class TabWriter:
         """A table of contents: the headings again, one a line."""
         start = self.at
         self.at += 1
-        content = [self.paragraph(heading.text) for heading in headings]
+        content = []
+        for heading in headings:
+            target = {"id": self.heading_id(heading.text), "tabId": self.name.rpartition("/")[2]}
+            style = {"underline": True, "link": {"heading": target}}
+            content.append(self.placed_paragraph([Text(heading.text, style)]))
         self.at += 1
         return indexed(start, self.at, tableOfContents={"content": content})
+
+    def heading_id(self, text: str) -> str:
+        """Id of a heading, by which the table of contents leads to it."""
+        return "h." + digest(self.name, text.strip())[:12]
 
     def identity(self, *names: str) -> str:
         """An id as Docs gives to what stands inside a document."""
