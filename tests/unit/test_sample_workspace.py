@@ -668,8 +668,10 @@ def test_linear_holds_what_a_company_of_twelve_has() -> None:
     assert sum(issue["trashed"] is True for issue in found.values()) == 1
     assert sum(issue["archivedAt"] is not None for issue in found.values()) == 1
     assert [i["botActor"]["name"] for i in found.values() if not i["creator"]] == ["Lookout"]
-    assert len(linear("day_one", "comments")) >= 100
-    assert sum(comment["parent"] is not None for comment in linear("day_one", "comments")) >= 5
+    comments = linear("day_one", "comments")
+    assert len(comments) >= 100
+    assert sum(comment["parent"] is not None for comment in comments) >= 5
+    assert all(any(comment[name] for comment in comments) for name in ("editedAt", "resolvedAt"))
     assert {relation["type"] for relation in linear("day_one", "relations")} == {
         "blocks", "duplicate", "related"
     }  # fmt: skip
