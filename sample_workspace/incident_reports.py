@@ -1,7 +1,8 @@
 """Writes the incident reports of the story: Markdown files with front matter, one an incident.
 
 A report is `story/incident_reports/<id>.md`: the front matter in short (people by their keys, times
-without seconds), then Markdown, wrapped where it is convenient, with the links of `links.py`.
+without seconds), then Markdown, wrapped where it is convenient, with the links of `links.py`. An
+entry of the timeline has a date unless it is of the day on which the incident began.
 """
 
 from __future__ import annotations

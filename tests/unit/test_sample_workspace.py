@@ -978,7 +978,7 @@ def test_incident_reports_have_their_fields_and_sections(day: str, count: int) -
         sections = ["Summary", "Impact", "Timeline", "Root cause", "Follow-ups"]
         assert re.findall(r"^## (.+)$", body, re.MULTILINE) == sections
         timeline = body.split("## Timeline")[1].split("## ")[0].strip().splitlines()
-        assert all(re.match(r"- \d\d:\d\d UTC – .", line) for line in timeline)
+        assert all(re.match(r"- (\d{4}-\d\d-\d\d )?\d\d:\d\d UTC – .", line) for line in timeline)
         assert re.search(r"\[ENG-\d+\]\(", body)
 
 
