@@ -15,12 +15,17 @@ import shutil
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from company import Company, digest, iso, moment
 from gateway_traffic import Session, read_sessions
-from notion_export import NotionState, NotionWriter, apply_changes, page_id
+from google_docs_export import GoogleDocsState, GoogleDocsWriter
+from incident_reports import ReportsState, report_files
+from linear_export import LinearState, LinearWriter, user_id
+from links import document_id, page_id
+from log_files import log_files, read_logs
+from notion_export import NotionState, NotionWriter, apply_changes
 from notion_markup import read_pages
 from slack_export import SlackState, SlackWriter, channel_id
 
@@ -28,6 +33,7 @@ HERE = Path(__file__).resolve().parent
 STORY = HERE / "story"
 DAYS = ("day_one", "day_two", "day_three")
 Json = dict[str, Any]
+State = TypeVar("State", SlackState, LinearState, GoogleDocsState, ReportsState)
 
 
 def compact(value: Any) -> str:
@@ -37,6 +43,8 @@ def compact(value: Any) -> str:
 
 def render(name: str, content: Any) -> str:
     """A file's text: YAML, JSON lines, or a JSON list with one item a line."""
+    if isinstance(content, str):
+        return content
     if name.endswith(".yaml"):
         return yaml.safe_dump(content, allow_unicode=True, sort_keys=False, width=100)
     if name.endswith(".jsonl"):
@@ -78,21 +86,39 @@ def notion_files(company: Company, states: dict[str, NotionState]) -> Json:
     return files
 
 
-def slack_states(company: Company, exported_at: datetime) -> dict[str, SlackState]:
-    """The Slack workspace on the first two days."""
-    first = SlackState.read(company, STORY / "slack", exported_at)
-    changes = read_changes("day_two")
-    later = first.change(
-        changes["slack"], STORY / "changes/day_two/slack", moment(changes["exported_at"])
-    )
-    return {"day_one": first, "day_two": later}
-
-
 def slack_files(company: Company, states: dict[str, SlackState]) -> Json:
     """The Slack exports of the first two days."""
     files: Json = {}
     for day, state in states.items():
         files |= under(f"{day}/slack", SlackWriter(company, state).files())
+    return files
+
+
+def first_days(first: State, source: str) -> dict[str, State]:
+    """The state of a source on day one, and what became of it by day two."""
+    changes = read_changes("day_two")
+    folder = STORY / "changes/day_two" / source
+    second = first.change(changes[source], folder, moment(changes["exported_at"]))
+    return {"day_one": first, "day_two": second}
+
+
+def written_files(company: Company, documents: dict[str, Documents]) -> Json:
+    """Linear, Google Docs, incident reports and log files of the first two days."""
+    logs = read_logs(STORY / "log_files")
+    rotated = read_changes("day_two")["log_files"]["rotated"]
+    rotations = {
+        "day_one": {},
+        "day_two": {service: moment(at) for service, at in rotated.items()},
+    }
+    files: Json = {}
+    for day, named in documents.items():
+        slack = named.slack
+        files |= under(f"{day}/linear", LinearWriter(company, named.linear, slack).files())
+        docs = GoogleDocsWriter(company, named.google_docs, slack).files()
+        files |= under(f"{day}/google_docs", docs)
+        files |= under(f"{day}/incident_reports", report_files(company, named.reports, slack))
+        until = named.linear.exported_at
+        files |= under(f"{day}/log_files", log_files(logs, until, rotations[day]))
     return files
 
 
@@ -168,6 +194,9 @@ class Documents:
     company: Company
     notion: NotionState
     slack: SlackState
+    linear: LinearState
+    google_docs: GoogleDocsState
+    reports: ReportsState
 
     def page(self, key: str) -> Json:
         """The document of a page."""
@@ -186,11 +215,40 @@ class Documents:
             "container": channel,
         }
 
+    def issue(self, identifier: str) -> Json:
+        """The document of an issue, with the title that it had first."""
+        issue = self.linear.issues[identifier]
+        return {"source": "linear", "external_id": issue.id, "title": issue.title}
+
+    def document(self, key: str) -> Json:
+        """The document of a Google document."""
+        title = self.google_docs.documents[key].meta["title"]
+        return {"source": "google_docs", "external_id": document_id(key), "title": title}
+
+    def report(self, key: str) -> Json:
+        """The document of an incident report."""
+        title = self.reports.reports[key].meta["title"]
+        return {"source": "incident_reports", "external_id": key, "title": title}
+
     def place(self, place: Json) -> Json:
-        """What the story calls `{page: …}` or `{channel: …, thread: …}`."""
-        if "page" in place:
-            return self.page(place["page"])
+        """What the story calls `{page: …}`, `{issue: …}` …, or `{channel: …, thread: …}`."""
+        for kind in ("page", "issue", "document", "report"):
+            if kind in place:
+                return getattr(self, kind)(place[kind])
         return self.thread(place["channel"], place["thread"])
+
+
+def principal(company: Company, person: str | None, source: str) -> str | None:
+    """A person's account in a source, as a search names it; None for what everybody may read."""
+    if person is None:
+        return None
+    accounts = {
+        "slack": company.people[person].slack_user_id,
+        "linear": user_id(person),
+        "google_docs": company.people[person].email(company.domain),
+        "domain": company.domain,
+    }
+    return f"{source}:{accounts[source]}"
 
 
 def questions(documents: dict[str, Documents]) -> list[Json]:
@@ -200,7 +258,7 @@ def questions(documents: dict[str, Documents]) -> list[Json]:
     for question in asked:
         question.setdefault("day", "day_one")
         asker = question["as"]
-        question["as"] = f"slack:{company.people[asker].slack_user_id}" if asker else None
+        question["as"] = principal(company, asker, question.pop("account", "slack"))
         question["as_email"] = company.people[asker].email(company.domain) if asker else None
         named = documents[question["day"]]
         expected = [named.place(p) | {"text": p["text"]} for p in question["expect"]]
@@ -228,13 +286,26 @@ def all_files() -> Json:
     opening = yaml.safe_load((STORY / "opening.yaml").read_text())
     exported_at = moment(opening["exported_at"])
     notion = notion_states(exported_at, set(opening["notion_trash"]))
-    slack = slack_states(company, exported_at)
-    documents = {day: Documents(company, notion[day], slack[day]) for day in slack}
+    slack = first_days(SlackState.read(company, STORY / "slack", exported_at), "slack")
+    linear = first_days(LinearState.read(STORY / "linear", exported_at), "linear")
+    google_docs = first_days(
+        GoogleDocsState.read(STORY / "google_docs", exported_at), "google_docs"
+    )
+    reports = first_days(
+        ReportsState.read(STORY / "incident_reports", exported_at), "incident_reports"
+    )
+    documents = {
+        day: Documents(
+            company, notion[day], slack[day], linear[day], google_docs[day], reports[day]
+        )
+        for day in slack
+    }
     return {
         **notion_files(company, notion),
         **slack_files(company, slack),
         **gateway_files(exported_at),
         **evaluation_files(exported_at),
+        **written_files(company, documents),
         "questions.yaml": questions(documents),
         "expected_changes.yaml": expected_changes(documents),
     }
@@ -242,13 +313,16 @@ def all_files() -> Json:
 
 def generate(into: Path) -> None:
     """Write everything into a folder, in place of what an earlier run wrote."""
-    texts = {name: render(name, content) for name, content in all_files().items()}
+    files = {
+        name: content if isinstance(content, bytes) else render(name, content).encode()
+        for name, content in all_files().items()
+    }
     for day in DAYS:
         shutil.rmtree(into / day, ignore_errors=True)
-    for name, text in texts.items():
+    for name, content in files.items():
         path = into / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
+        path.write_bytes(content)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from company import Company, digest, iso, moment, uuid_of
+from links import address, page_id, page_url
 from notion_markup import Block, PageSource, cells, spans
 
 PAGE_SIZE = 100
@@ -35,16 +36,6 @@ class NotionState:
     def label(self) -> str:
         """A name for this state, hashed into what the API makes anew for each answer."""
         return iso(self.exported_at)
-
-
-def page_id(key: str) -> str:
-    """Id of the page whose file is called `key`."""
-    return uuid_of("notion page", key)
-
-
-def page_url(key: str) -> str:
-    """Address of a page, as in the recorded answers."""
-    return "https://app.notion.com/p/" + page_id(key).replace("-", "")
 
 
 def apply_changes(before: NotionState, changes: Json, exported_at: datetime) -> NotionState:
@@ -464,7 +455,9 @@ class NotionWriter:
 
     def text_object(self, content: str, target: str, marks: frozenset[str]) -> Json:
         """A run of text, linked or not."""
-        url = page_url(self.known(target[5:])) if target.startswith("page:") else target or None
+        if target.startswith("page:"):
+            self.known(target[5:])
+        url = address(target) or None
         return {
             "type": "text",
             "text": {"content": content, "link": {"url": url} if url else None},

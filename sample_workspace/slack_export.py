@@ -14,8 +14,9 @@ A channel file, one line a message:
     11:50 yuki (deleted): What a tombstone stands for: its replies stay.
     12:00 hannah joined
 
-`@key` names a person, `#key` a channel, `[label](page:key)` and `[label](https://…)` a link. A file
-of a later state may begin a block with `-> 2026-09-17 11:45 jonas` to reply to an old message.
+`@key` names a person, `#key` a channel, `[label](page:key)`,
+`[label](https://…)` and the others of `links.py` a link. A file of a later state may begin a block
+with `-> 2026-09-17 11:45 jonas` to reply to an old message.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from pathlib import Path
 from typing import Any
 
 from company import Company, Person, digest, iso, moment, slack_id, uuid_of
-from notion_export import page_url
+from links import address
 
 Json = dict[str, Any]
 
@@ -70,6 +71,7 @@ class Channel:
     def __init__(self, company: Company, key: str) -> None:
         self.company = company
         self.key = key
+        self.identity = channel_id(key, company)
         self.messages: list[Message] = []
         self.seconds: dict[datetime, int] = defaultdict(int)
 
@@ -385,7 +387,7 @@ class SlackWriter:
 
         def link(found: re.Match[str]) -> str:
             label, target = found.groups()
-            url = page_url(target[5:]) if target.startswith("page:") else target
+            url = address(target)
             return f"<{url}|{label}>" if label != "_" else f"<{url}>"
 
         def person(found: re.Match[str]) -> str:
@@ -394,7 +396,9 @@ class SlackWriter:
         def channel(found: re.Match[str]) -> str:
             return f"<#{channel_id(found[1], self.company)}|{found[1]}>"
 
-        text = re.sub(r"\[([^\]]+)\]\(((?:page:|https://)[^)\s]+)\)", link, text)
+        text = re.sub(
+            r"\[([^\]]+)\]\(((?:page:|doc:|issue:|report:|https://)[^)\s]+)\)", link, text
+        )
         text = re.sub(r"@(here|channel)\b", r"<!\1>", text)
         text = re.sub(rf"@({'|'.join(self.company.people)})\b", person, text)
         return re.sub(rf"(?<!\w)#({'|'.join(self.company.channels)})\b", channel, text)

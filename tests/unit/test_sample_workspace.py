@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import json
 import re
 import subprocess
@@ -19,6 +20,7 @@ import yaml
 WORKSPACE = Path(__file__).resolve().parents[2] / "sample_workspace"
 DAYS = ("day_one", "day_two", "day_three")
 SECRET = re.compile(r"saltmarsh|veldbox|joost", re.IGNORECASE)
+HOLE = re.compile(r"woodworm|halyard", re.IGNORECASE)
 Json = dict[str, Any]
 
 
@@ -42,7 +44,13 @@ def generated_files(root: Path) -> dict[str, bytes]:
     names += ["expected_branches.jsonl", "expected_judgements.yaml"]
     paths = [root / name for name in names]
     paths += [path for day in DAYS for path in (root / day).rglob("*") if path.is_file()]
-    return {path.relative_to(root).as_posix(): path.read_bytes() for path in paths}
+    return {path.relative_to(root).as_posix(): unpacked(path) for path in paths}
+
+
+def unpacked(path: Path) -> bytes:
+    """What a file holds; how gzip packs it depends on the library, what comes out does not."""
+    content = path.read_bytes()
+    return gzip.decompress(content) if path.suffix == ".gz" else content
 
 
 def test_generating_again_gives_the_same_bytes(tmp_path: Path) -> None:
@@ -54,7 +62,12 @@ def test_generating_again_gives_the_same_bytes(tmp_path: Path) -> None:
 
 
 def test_generated_files_stay_small() -> None:
-    assert sum(map(len, generated_files(WORKSPACE).values())) < 4_000_000
+    sizes: Counter[str] = Counter()
+    for name, content in generated_files(WORKSPACE).items():
+        sizes["/".join(name.split("/")[:2])] += len(content)
+    assert sizes.total() < 8_000_000
+    logs = [size for name, size in sizes.items() if name.endswith("/log_files")]
+    assert len(logs) == 2 and max(logs) < 1_500_000
 
 
 # Notion
@@ -331,6 +344,27 @@ def test_the_secret_of_the_private_channel_is_nowhere_else() -> None:
     assert len(SECRET.findall(told)) >= 5
 
 
+def test_what_a_few_people_know_is_nowhere_else() -> None:
+    def holding(pattern: re.Pattern[str]) -> set[str]:
+        found = generated_files(WORKSPACE).items()
+        return {name for name, content in found if pattern.search(content.decode())}
+
+    told = {"questions.yaml", "expected_changes.yaml"}
+    assert {Path(name).parent.name for name in holding(HOLE) - told} == {"linear"}
+    for day in ("day_one", "day_two"):
+        private = {node["id"] for node in issues(day).values() if node["team"]["key"] == "SEC"}
+        assert len(private) == 4
+        for kind, owner in (("issues", None), ("comments", "issue"), ("history", "issue")):
+            nodes = [n for n in linear(day, kind) if HOLE.search(json.dumps(n))]
+            assert {n[owner]["id"] if owner else n["id"] for n in nodes} <= private
+            assert nodes or kind == "history"
+    candidate = holding(re.compile("Kerouanton|Maëlle"))
+    [document] = [f for f in drive_files("day_one").values() if len(f["permissions"]) == 3]
+    assert candidate - told == {
+        f"{day}/google_docs/{document['id']}.json" for day in ("day_one", "day_two")
+    }
+
+
 # Gateway
 
 
@@ -544,7 +578,513 @@ def test_one_question_is_asked_in_two_sessions_in_nearly_the_same_words() -> Non
     assert len(sessions) == len(texts) == len(wordings) == 2
 
 
+# Linear
+
+
+def linear(day: str, kind: str) -> list[Json]:
+    return json_lines(f"{day}/linear/{kind}.jsonl")
+
+
+@cache
+def issues(day: str) -> dict[str, Json]:
+    return {issue["identifier"]: issue for issue in linear(day, "issues")}
+
+
+def issue_text(day: str, issue_id: str) -> str:
+    """An issue's title, description and comments."""
+    [issue] = [issue for issue in linear(day, "issues") if issue["id"] == issue_id]
+    comments = [c["body"] for c in linear(day, "comments") if c["issue"]["id"] == issue_id]
+    return "\n".join([issue["title"], issue["description"] or "", *comments])
+
+
+KINDS = {
+    "issues": "Issue",
+    "comments": "Comment",
+    "relations": "IssueRelation",
+    "history": "IssueHistory",
+    "projects": "Project",
+    "cycles": "Cycle",
+    "users": "User",
+    "teams": "Team",
+    "labels": "IssueLabel",
+}
+SCALARS = {"String": str, "ID": str, "DateTime": str, "TimelessDate": str, "JSONObject": dict}
+SCALARS |= {"Float": (int, float), "Int": int, "Boolean": bool}
+
+
+def graphql_types(schema: str) -> dict[str, dict[str, str]]:
+    """The fields of every object type of a GraphQL schema, with their types."""
+    schema = re.sub(r'""".*?"""', "", schema, flags=re.DOTALL)
+    schema = re.sub(r"\(\n.*?\n  \)", "", schema, flags=re.DOTALL)
+    return {
+        found[1]: dict(re.findall(r"^  (\w+): ([\w\[\]!]+)", found[2], re.MULTILINE))
+        for found in re.finditer(r"^type (\w+)[^{]*\{\n(.*?)^\}", schema, re.DOTALL | re.MULTILINE)
+    }
+
+
+def disagreements(
+    types: dict[str, dict[str, str]], value: Any, kind: str, place: str
+) -> Iterator[str]:
+    """Where a value is not of a GraphQL type: an enumeration is any text."""
+    if kind.endswith("!"):
+        kind = kind[:-1]
+        if value is None:
+            yield f"{place} is null"
+    if value is None:
+        return
+    if kind.startswith("["):
+        for i, each in enumerate(value):
+            yield from disagreements(types, each, kind[1:-1], f"{place}[{i}]")
+    elif kind in types:
+        for name, inner in value.items():
+            if name in types[kind]:
+                yield from disagreements(types, inner, types[kind][name], f"{place}.{name}")
+            else:
+                yield f"{place} has no field {name}"
+    elif not isinstance(value, SCALARS.get(kind, str)):
+        yield f"{place} is no {kind}"
+
+
+def test_linear_nodes_are_of_the_types_of_its_schema(real_data: Path) -> None:
+    types = graphql_types((real_data / "linear" / "schema.graphql").read_text())
+    assert len(types) > 500
+    for day in ("day_one", "day_two"):
+        for name, kind in KINDS.items():
+            nodes = linear(day, name)
+            assert nodes and len({tuple(node) for node in nodes}) == 1
+            for node in nodes:
+                assert not list(disagreements(types, node, kind, f"{name} {node['id']}"))
+
+
+def test_linear_holds_what_a_company_of_twelve_has() -> None:
+    found = issues("day_one")
+    assert len(found) >= 80
+    assert Counter(issue["team"]["key"] for issue in found.values()).keys() == {"ENG", "SUP", "SEC"}
+    assert {issue["state"]["type"] for issue in found.values()} == {
+        "triage", "backlog", "unstarted", "started", "completed", "canceled", "duplicate"
+    }  # fmt: skip
+    assert {issue["priority"] for issue in found.values()} == {0, 1, 2, 3, 4}
+    assert sum(issue["parent"] is not None for issue in found.values()) >= 15
+    assert sum(issue["trashed"] is True for issue in found.values()) == 1
+    assert sum(issue["archivedAt"] is not None for issue in found.values()) == 1
+    assert [i["botActor"]["name"] for i in found.values() if not i["creator"]] == ["Lookout"]
+    comments = linear("day_one", "comments")
+    assert len(comments) >= 100
+    assert sum(comment["parent"] is not None for comment in comments) >= 5
+    assert all(any(comment[name] for comment in comments) for name in ("editedAt", "resolvedAt"))
+    assert {relation["type"] for relation in linear("day_one", "relations")} == {
+        "blocks", "duplicate", "related"
+    }  # fmt: skip
+    text = "\n".join(issue_text("day_one", issue["id"]) for issue in found.values())
+    for pattern in ("[α-ω]", "[぀-ヿ]", "[一-鿿]", "[àâéèê]"):
+        assert re.search(pattern, text)
+
+
+@pytest.mark.parametrize("day", ["day_one", "day_two"])
+def test_linear_nodes_name_nodes_that_are_there(day: str) -> None:
+    known = {kind: [node["id"] for node in linear(day, kind)] for kind in KINDS}
+    for kind, ids in known.items():
+        assert len(ids) == len(set(ids)), kind
+    fields = {"issue": "issues", "relatedIssue": "issues", "user": "users", "actor": "users"}
+    fields |= {"creator": "users", "assignee": "users", "lead": "users", "team": "teams"}
+    fields |= {"project": "projects", "cycle": "cycles"}
+    for kind in KINDS:
+        for node in linear(day, kind):
+            for field, named in fields.items():
+                if node.get(field):
+                    assert node[field]["id"] in known[named], (kind, field)
+            if node.get("parent"):
+                assert node["parent"]["id"] in known[kind]
+            for label in (node.get("labels") or {"nodes": []})["nodes"]:
+                assert label["id"] in known["labels"]
+    seen = read_json(f"{day}/linear/export.json")["exported_at"]
+    for issue in linear(day, "issues"):
+        assert issue["createdAt"] <= issue["updatedAt"] <= seen
+        assert issue["url"].startswith("https://linear.app/brambleworks/issue/")
+        assert issue["url"].split("/")[5] == issue["identifier"]
+        is_done = issue["state"]["type"] == "completed"
+        assert is_done == bool(issue["completedAt"])
+
+
+def test_linear_people_are_known_elsewhere_by_email() -> None:
+    users = {user["email"]: user["active"] for user in linear("day_one", "users")}
+    slack = [user for user in read_json("day_one/slack/users.json") if not user["is_bot"]]
+    active = {email for email, is_active in users.items() if is_active}
+    assert active == {user["profile"]["email"] for user in slack}
+    assert set(users) - active == {"dmitri@brambleworks.example"}
+
+
+# Google Docs
+
+
+@cache
+def drive_files(day: str) -> dict[str, Json]:
+    return {file["id"]: file for file in json_lines(f"{day}/google_docs/files.jsonl")}
+
+
+def google_document(day: str, document_id: str) -> Json:
+    return read_json(f"{day}/google_docs/{document_id}.json")
+
+
+def google_tabs(tabs: list[Json]) -> Iterator[Json]:
+    for tab in tabs:
+        yield tab
+        yield from google_tabs(tab.get("childTabs", []))
+
+
+def segments(document: Json) -> Iterator[list[Json]]:
+    """The contents that are indexed anew: of each tab and of each footnote."""
+    for tab in google_tabs(document["tabs"]):
+        yield tab["documentTab"]["body"]["content"]
+        for footnote in tab["documentTab"].get("footnotes", {}).values():
+            yield footnote["content"]
+
+
+def paragraphs(content: list[Json]) -> Iterator[Json]:
+    for element in content:
+        if "paragraph" in element:
+            yield element["paragraph"]
+        elif "tableOfContents" in element:
+            yield from paragraphs(element["tableOfContents"]["content"])
+        elif "table" in element:
+            for row in element["table"]["tableRows"]:
+                for cell in row["tableCells"]:
+                    yield from paragraphs(cell["content"])
+
+
+def google_text(day: str, document_id: str) -> str:
+    runs = [
+        element.get("textRun", {}).get("content", "")
+        for content in segments(google_document(day, document_id))
+        for paragraph in paragraphs(content)
+        for element in paragraph["elements"]
+    ]
+    return "".join(runs)
+
+
+def ends_where_the_next_begins(elements: list[Json], start: int, end: int) -> bool:
+    """Whether elements fill their place without a gap."""
+    edges = [start, *(element["endIndex"] for element in elements)]
+    begun = [element.get("startIndex", 0) for element in elements]
+    return begun == edges[:-1] and edges[-1] == end
+
+
+def check_indexes(content: list[Json], start: int, end: int) -> None:
+    """Elements follow each other, and a run of text is as long as its UTF-16 code units."""
+    assert ends_where_the_next_begins(content, start, end)
+    for element in content:
+        first, last = element.get("startIndex", 0), element["endIndex"]
+        if "paragraph" in element:
+            inner = element["paragraph"]["elements"]
+            assert ends_where_the_next_begins(inner, first, last)
+            for part in inner:
+                text = part.get("textRun", {}).get("content", "?")
+                units = len(text.encode("utf-16-le")) // 2
+                assert part["endIndex"] - part.get("startIndex", 0) == units
+        elif "tableOfContents" in element:
+            check_indexes(element["tableOfContents"]["content"], first + 1, last - 1)
+        elif "table" in element:
+            rows = element["table"]["tableRows"]
+            assert ends_where_the_next_begins(rows, first + 1, last - 1)
+            for row in rows:
+                cells = row["tableCells"]
+                assert ends_where_the_next_begins(cells, row["startIndex"] + 1, row["endIndex"])
+                for cell in cells:
+                    check_indexes(cell["content"], cell["startIndex"] + 1, cell["endIndex"])
+
+
+@pytest.mark.parametrize("day", ["day_one", "day_two"])
+def test_google_documents_are_indexed_without_gaps(day: str) -> None:
+    files = drive_files(day)
+    documents = {path.stem for path in (WORKSPACE / day / "google_docs").glob("1*.json")}
+    assert len(documents) >= 6
+    assert documents == {identity for identity, file in files.items() if not file["trashed"]}
+    for identity in documents:
+        document = google_document(day, identity)
+        assert document["documentId"] == identity and len(identity) == 44
+        assert document["title"] == files[identity]["name"]
+        for content in segments(document):
+            check_indexes(content, 0, content[-1]["endIndex"])
+
+
+def test_google_documents_have_everything_that_documents_have() -> None:
+    kinds: Counter[str] = Counter()
+    for identity in drive_files("day_one"):
+        document = google_document("day_one", identity)
+        for tab in google_tabs(document["tabs"]):
+            kinds["child tab"] += "parentTabId" in tab["tabProperties"]
+            for listed in tab["documentTab"].get("lists", {}).values():
+                levels = listed["listProperties"]["nestingLevels"]
+                kinds["nested list"] += len(levels) > 1
+                for level in levels:
+                    kinds[level.get("glyphType") or "bullet"] += 1
+        for content in segments(document):
+            kinds.update(kind for element in content for kind in element)
+            for paragraph in paragraphs(content):
+                kinds[paragraph["paragraphStyle"]["namedStyleType"]] += 1
+                for element in paragraph["elements"]:
+                    kinds.update(list(element))
+                    run = element.get("textRun", {})
+                    kinds.update(list(run))
+                    kinds["link"] += "link" in run.get("textStyle", {})
+    for kind in (
+        "child tab", "nested list", "bullet", "DECIMAL", "ALPHA", "GLYPH_TYPE_UNSPECIFIED",
+        "table", "tableOfContents", "TITLE", "HEADING_1", "HEADING_2", "person", "dateElement",
+        "richLink", "footnoteReference", "inlineObjectElement", "link", "suggestedInsertionIds",
+        "suggestedDeletionIds",
+    ):  # fmt: skip
+        assert kinds[kind], kind
+
+
+def strangers(schemas: Json, value: Any, schema: Json, place: str) -> Iterator[str]:
+    """Where a value differs from a schema of Google's discovery documents."""
+    schema = schemas[schema["$ref"]] if "$ref" in schema else schema
+    named = {"string": str, "integer": int, "number": (int, float), "boolean": bool, "array": list}
+    if not isinstance(value, named.get(schema["type"], dict)):
+        yield f"{place} is no {schema['type']}"
+    elif isinstance(value, list):
+        for i, each in enumerate(value):
+            yield from strangers(schemas, each, schema["items"], f"{place}[{i}]")
+    elif isinstance(value, dict):
+        others = schema.get("additionalProperties")
+        for name, each in value.items():
+            known = schema.get("properties", {}).get(name, others)
+            if known is None:
+                yield f"{place} has no {name}"
+            else:
+                yield from strangers(schemas, each, known, f"{place}.{name}")
+
+
+def test_google_answers_are_those_of_its_discovery_documents(real_data: Path) -> None:
+    folder = real_data / "google_docs" / "discovery"
+    docs, drive = (
+        json.loads((folder / name).read_text())["schemas"]
+        for name in ("docs.v1.json", "drive.v3.json")
+    )
+    for day in ("day_one", "day_two"):
+        for identity, file in drive_files(day).items():
+            assert not list(strangers(drive, file, drive["File"], identity))
+            if not file["trashed"]:
+                document = google_document(day, identity)
+                assert not list(strangers(docs, document, docs["Document"], identity))
+
+
+def test_only_addresses_of_pictures_differ_in_documents_that_nobody_edited() -> None:
+    def without_addresses(day: str, identity: str) -> str:
+        text = (WORKSPACE / day / "google_docs" / f"{identity}.json").read_text()
+        return re.sub(r'"contentUri":"[^"]+"', "", text)
+
+    expected = read_yaml("expected_changes.yaml")["day_two"]["google_docs"]
+    edited = {document["external_id"] for document in expected["content"]}
+    pictures = 0
+    for identity, file in drive_files("day_two").items():
+        if identity in drive_files("day_one") and not file["trashed"]:
+            texts = [google_document(day, identity) for day in ("day_one", "day_two")]
+            before, after = (without_addresses(day, identity) for day in ("day_one", "day_two"))
+            assert (before != after) == (identity in edited)
+            pictures += texts[0] != texts[1] and before == after
+    assert pictures
+
+
+# Log files
+
+
+def log_lines(day: str) -> dict[str, list[str]]:
+    """The lines of each service, of its rotated file first."""
+    found: dict[str, list[str]] = defaultdict(list)
+    for path in sorted(
+        (WORKSPACE / day / "log_files").iterdir(), key=lambda path: path.suffix != ".gz"
+    ):
+        if path.name != "export.json":
+            found[path.name.split(".")[0]] += unpacked(path).decode().splitlines()
+    return found
+
+
+TEXT_LINE = re.compile(
+    r"(?P<ts>\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z) "
+    r"(?P<level>DEBUG|INFO |WARN |ERROR) (?P<service>\w+) \[req-[0-9a-f]{6}\] (?P<msg>.+)"
+)
+
+
+@pytest.mark.parametrize("day", ["day_one", "day_two"])
+def test_log_lines_are_in_order_and_of_two_formats(day: str) -> None:
+    found = log_lines(day)
+    assert sum(map(len, found.values())) >= 5_000 and len(found) >= 3
+    seen = read_json(f"{day}/log_files/export.json")["exported_at"]
+    forms: Counter[str] = Counter()
+    for service, lines in found.items():
+        times = []
+        for line in lines:
+            if line.startswith("    "):
+                forms["continuation"] += 1
+                continue
+            text = TEXT_LINE.fullmatch(line)
+            forms["text" if text else "json"] += 1
+            entry = text.groupdict() if text else json.loads(line)
+            assert entry["service"] == service and entry["msg"]
+            assert text or {"level", "request_id", "duration_ms"} <= set(entry)
+            times.append(entry["ts"])
+        assert times == sorted(times) and times[-1] <= seen
+    assert min(forms["text"], forms["json"]) > 1_000 and forms["continuation"] > 100
+
+
+def test_logs_grow_and_one_is_rotated() -> None:
+    before, after = log_lines("day_one"), log_lines("day_two")
+    for service, lines in before.items():
+        assert after[service][: len(lines)] == lines and len(after[service]) > len(lines)
+    rotated = WORKSPACE / "day_two/log_files/till.log.1.gz"
+    assert unpacked(rotated) == unpacked(WORKSPACE / "day_one/log_files/till.log")
+    assert rotated.read_bytes()[4:8] == bytes(4), "the time in its head would differ each time"
+
+
+def test_logs_tell_of_the_incidents() -> None:
+    found = {service: "\n".join(lines) for service, lines in log_lines("day_two").items()}
+    storm = re.findall(r"^2026-09-17T1[12]:.* payment attempt 3 of 3", found["till"], re.MULTILINE)
+    assert len(storm) > 100
+    assert not re.search(r"^2026-(09-[23]|1).* payment attempt", found["till"], re.MULTILINE)
+    assert found["till"].count("two captures for one subscription") == 63
+    assert "tls: expired certificate" in found["pigeon"]
+    assert "sum 19641.18" in found["ledger"] and "sum 19641,18" in found["ledger"]
+    nothing = [line for line in found["pantry"].splitlines() if "φετα" in line]
+    assert {json.loads(line)["results"] > 0 for line in nothing if "10-06" in line} == {False}
+    assert {json.loads(line)["results"] > 0 for line in nothing if "10-08" in line} == {True}
+
+
+# Incident reports
+
+
+@cache
+def reports(day: str) -> dict[str, tuple[Json, str]]:
+    """The front matter and the text of every report, by the name of its file."""
+    found = {}
+    for path in sorted((WORKSPACE / day / "incident_reports").glob("*.md")):
+        _, front, body = path.read_text().split("---\n", 2)
+        found[path.stem] = (yaml.safe_load(front), body)
+    return found
+
+
+@pytest.mark.parametrize(("day", "count"), [("day_one", 6), ("day_two", 7)])
+def test_incident_reports_have_their_fields_and_sections(day: str, count: int) -> None:
+    assert len(reports(day)) == count
+    emails = {user["email"] for user in linear(day, "users")}
+    for name, (front, body) in reports(day).items():
+        assert list(front) == [
+            "id", "title", "severity", "status", "started_at", "detected_at", "resolved_at",
+            "services", "commander", "authors", "tags",
+        ]  # fmt: skip
+        assert front["id"] == name and front["severity"] in (1, 2, 3)
+        assert front["started_at"] < front["detected_at"] < front["resolved_at"]
+        assert {front["commander"], *front["authors"]} <= emails
+        sections = ["Summary", "Impact", "Timeline", "Root cause", "Follow-ups"]
+        assert re.findall(r"^## (.+)$", body, re.MULTILINE) == sections
+        timeline = body.split("## Timeline")[1].split("## ")[0].strip().splitlines()
+        assert all(re.match(r"- (\d{4}-\d\d-\d\d )?\d\d:\d\d UTC – .", line) for line in timeline)
+        assert re.search(r"\[ENG-\d+\]\(", body)
+
+
+# What the sources say of each other
+
+
+@pytest.mark.parametrize("day", ["day_one", "day_two"])
+def test_links_from_source_to_source_lead_somewhere(day: str) -> None:
+    threads = {
+        f"{channel}/p{message['ts'].replace('.', '')}"
+        for channel, name in channel_names(day).items()
+        for message in messages(day)[name]
+    }
+    known = {
+        "notion": {
+            page["url"]
+            for page in [*pages(day).values(), *json_lines(f"{day}/notion/databases.jsonl")]
+        },
+        "linear": set(issues(day)),
+        "google_docs": set(drive_files(day)),
+        "incident_reports": set(reports(day)),
+        "slack": threads,
+    }
+    patterns = {
+        "notion": r"https://app\.notion\.com/p/[0-9a-f]{32}",
+        "linear": r"https://linear\.app/brambleworks/issue/([A-Z]+-\d+)",
+        "google_docs": r"https://docs\.google\.com/document/d/([\w-]+)",
+        "incident_reports": r"/bramble/incidents/src/main/([A-Z]+-\d+)\.md",
+        "slack": r"https://brambleworks\.slack\.com/archives/(\w+/p\d+)",
+    }
+    links = set()
+    for name, content in generated_files(WORKSPACE).items():
+        if not name.startswith(f"{day}/"):
+            continue
+        source = name.split("/")[1]
+        for target, pattern in patterns.items():
+            found = set(re.findall(pattern, content.decode()))
+            assert found <= known[target], (name, target, found - known[target])
+            if found:
+                links.add((source, target))
+        if source in ("slack", "notion", "linear", "incident_reports"):
+            named = set(re.findall(r"\b(?:ENG|SUP|SEC)-\d+\b", content.decode()))
+            assert named <= known["linear"], name
+    for source, target in (
+        ("slack", "linear"), ("slack", "google_docs"), ("notion", "linear"),
+        ("notion", "google_docs"), ("linear", "notion"), ("linear", "google_docs"),
+        ("linear", "slack"), ("linear", "incident_reports"), ("google_docs", "linear"),
+        ("google_docs", "notion"), ("incident_reports", "linear"), ("incident_reports", "notion"),
+        ("incident_reports", "slack"), ("incident_reports", "google_docs"),
+    ):  # fmt: skip
+        assert (source, target) in links
+
+
 # What changes
+
+
+def test_day_two_changes_just_the_expected_issues() -> None:
+    before, after = issues("day_one"), issues("day_two")
+    members = {
+        day: {team["id"]: team["members"] for team in linear(day, "teams")}
+        for day in ("day_one", "day_two")
+    }
+    found = defaultdict(set)
+    for name, issue in before.items():
+        later, team = after[name], issue["team"]["id"]
+        texts = [issue_text(day, issue["id"]) for day in ("day_one", "day_two")]
+        if later["trashed"] and not issue["trashed"]:
+            found["deleted"].add(issue["id"])
+        elif issue != later or texts[0] != texts[1]:
+            found["content"].add(issue["id"])
+        elif members["day_one"][team] != members["day_two"][team]:
+            found["permissions"].add(issue["id"])
+    expected = read_yaml("expected_changes.yaml")["day_two"]["linear"]
+    assert found == {name: {d["external_id"] for d in docs} for name, docs in expected.items()}
+    assert len(after) - len(before) == 3
+    changed = {issue["id"] for issue in after.values() if issue["id"] in found["content"]}
+    new = {issue["id"] for name, issue in after.items() if name not in before}
+    known = {relation["id"] for relation in linear("day_one", "relations")}
+    for relation in linear("day_two", "relations"):
+        ends = {relation["issue"]["id"], relation["relatedIssue"]["id"]}
+        assert relation["id"] in known or ends <= changed | new, "a relation shows at both ends"
+
+
+def test_day_two_changes_just_the_expected_google_documents() -> None:
+    before, after = drive_files("day_one"), drive_files("day_two")
+    found = defaultdict(set)
+    for identity, file in before.items():
+        later = after[identity]
+        if later["trashed"]:
+            found["deleted"].add(identity)
+        elif google_text("day_one", identity) != google_text("day_two", identity):
+            found["content"].add(identity)
+            assert file["modifiedTime"] < later["modifiedTime"]
+        elif file != later:
+            assert {n for n in file if file[n] != later[n]} == {"permissions"}
+            found["permissions"].add(identity)
+    expected = read_yaml("expected_changes.yaml")["day_two"]["google_docs"]
+    assert found == {name: {d["external_id"] for d in docs} for name, docs in expected.items()}
+
+
+def test_day_two_changes_just_the_expected_reports() -> None:
+    before, after = reports("day_one"), reports("day_two")
+    changed = {name for name, report in before.items() if after[name] != report}
+    [expected] = read_yaml("expected_changes.yaml")["day_two"]["incident_reports"]["content"]
+    assert changed == {expected["external_id"]}
+    assert set(after) - set(before) == {"INC-45"}
 
 
 def test_day_two_changes_just_the_expected_pages() -> None:
@@ -620,13 +1160,54 @@ def test_questions_are_answered_where_they_say() -> None:
     for question in questions:
         day = question["day"]
         for place in question["expect"]:
-            if place["source"] == "notion":
-                assert not pages(day)[place["external_id"]]["in_trash"]
-                text = page_text(day, place["external_id"])
-            else:
-                channel, root = place["external_id"].split(":")
-                text = thread_text(day, channel_names(day)[channel], root)
+            text = document_text(day, place["source"], place["external_id"])
             assert place["text"] in " ".join(text.split()), (question["question"], place["title"])
+
+
+def document_text(day: str, source: str, external_id: str) -> str:
+    """What a document says on a day, which must not be in the bin then."""
+    if source == "notion":
+        assert not pages(day)[external_id]["in_trash"]
+        return page_text(day, external_id)
+    if source == "linear":
+        return issue_text(day, external_id)
+    if source == "google_docs":
+        assert not drive_files(day)[external_id]["trashed"]
+        return google_text(day, external_id)
+    if source == "incident_reports":
+        return reports(day)[external_id][1]
+    channel, root = external_id.split(":")
+    return thread_text(day, channel_names(day)[channel], root)
+
+
+def test_many_questions_need_more_than_one_source() -> None:
+    new = {"linear", "google_docs", "incident_reports"}
+    sources = [
+        {p["source"] for p in question["expect"]} for question in read_yaml("questions.yaml")
+    ]
+    assert sum(bool(found & new) for found in sources) >= 12
+    assert sum(bool(found & new) and len(found) > 1 for found in sources) >= 5
+    assert new <= set().union(*sources)
+
+
+def test_private_issues_and_documents_are_expected_by_their_readers_alone() -> None:
+    for question in read_yaml("questions.yaml"):
+        day, asker = question["day"], question["as_email"]
+        users = {user["id"]: user["email"] for user in linear(day, "users")}
+        members = {
+            team["id"]: {users[member["id"]] for member in team["members"]["nodes"]}
+            for team in linear(day, "teams")
+            if team["private"]
+        }
+        teams = {issue["id"]: issue["team"]["id"] for issue in linear(day, "issues")}
+        for place in question["expect"]:
+            if place["source"] == "linear" and (team := teams[place["external_id"]]) in members:
+                assert asker in members[team]
+            if place["source"] == "google_docs":
+                shared = drive_files(day)[place["external_id"]]["permissions"]
+                kinds = {permission["type"] for permission in shared}
+                named = {permission.get("emailAddress") for permission in shared}
+                assert "anyone" in kinds or (asker and "domain" in kinds) or asker in named
 
 
 def test_questions_about_secrets_name_a_member_or_expect_nothing() -> None:
