@@ -23,6 +23,7 @@ from dlt_sources.gateway import gateway
 from dlt_sources.inputs import fingerprint, remember, was_landed
 from dlt_sources.judge import judge
 from dlt_sources.landing import Landing, LoadSummary, raw_resource
+from dlt_sources.linear import linear
 from dlt_sources.notion import notion
 from dlt_sources.review import review
 from dlt_sources.slack import slack
@@ -35,6 +36,7 @@ SOURCES: dict[str, Callable[..., DltSource]] = {
     "evaluation": evaluation,
     "gateway": gateway,
     "judge": judge,
+    "linear": linear,
     "notion": notion,
     "review": review,
     "slack": slack,
