@@ -260,6 +260,7 @@ FIELDS: dict[str, dict[str, str]] = {
         "labels": "IssueLabelConnection!",
         "parent": "Issue",
         "previousIdentifiers": "[String!]!",
+        "priority": "Float!",
         "priorityLabel": "String!",
         "project": "Project",
         "sharedAccess": "IssueSharedAccess!",

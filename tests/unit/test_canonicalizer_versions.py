@@ -2,11 +2,12 @@
 
 import yaml
 
-from loreline.knowledge import notion_markdown, slack_markdown
+from loreline.knowledge import linear_markdown, notion_markdown, slack_markdown
 from loreline.settings import PROJECT_ROOT
 
 
 def test_dbt_and_the_functions_name_the_same_versions() -> None:
     variables = yaml.safe_load((PROJECT_ROOT / "dbt_project.yml").read_text())["vars"]
+    assert variables["linear_canonicalizer_version"] == linear_markdown.CANONICALIZER_VERSION
     assert variables["notion_canonicalizer_version"] == notion_markdown.CANONICALIZER_VERSION
     assert variables["slack_canonicalizer_version"] == slack_markdown.CANONICALIZER_VERSION
