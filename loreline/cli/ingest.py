@@ -53,7 +53,7 @@ def ingest(
     sources: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[SOURCE]...", help="notion, slack, gateway, evaluation, review, judge"
+            metavar="[SOURCE]...", help="notion, slack, linear, gateway, evaluation, review, judge"
         ),
     ] = None,
     location: Annotated[

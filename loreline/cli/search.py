@@ -81,7 +81,8 @@ def search(
         ),
     ] = None,
     source: Annotated[
-        list[str] | None, typer.Option(metavar="SOURCE", help="Only from here: notion, slack.")
+        list[str] | None,
+        typer.Option(metavar="SOURCE", help="Only from here: notion, slack, linear."),
     ] = None,
     since: Annotated[
         str | None, typer.Option(metavar="TIME", help="Only what changed from then on.")

@@ -49,7 +49,10 @@ newest as (
         landed_at,
         row_number() over (
             partition by upper(identifier), issue_id
-            order by raw_batch desc nulls last, landed_at desc nulls last, is_current desc nulls last
+            order by
+                raw_batch desc nulls last,
+                landed_at desc nulls last,
+                is_current desc nulls last
         ) as recency
     from named
     where identifier is not null

@@ -20,7 +20,9 @@
     ("related", "Related to", "Related to"),
     ("similar", "Similar to", "Similar to"),
 ] %}
-{% set relation_lines = ["Blocks", "Blocked by", "Duplicate of", "Duplicated by", "Related to", "Similar to"] %}
+{% set relation_lines = [
+    "Blocks", "Blocked by", "Duplicate of", "Duplicated by", "Related to", "Similar to"
+] %}
 
 with
 
@@ -81,15 +83,15 @@ affected as (
     union
 
     -- Relations and sub-issues show the identifier of the other issue.
-    select relations.related_issue_id as issue_id
-    from {{ ref("stg_linear__relations") }} as relations
-    inner join changed_issues on relations.issue_id = changed_issues.issue_id
+    select related.related_issue_id as issue_id
+    from {{ ref("stg_linear__relations") }} as related
+    inner join changed_issues on related.issue_id = changed_issues.issue_id
 
     union
 
-    select relations.issue_id
-    from {{ ref("stg_linear__relations") }} as relations
-    inner join changed_issues on relations.related_issue_id = changed_issues.issue_id
+    select related.issue_id
+    from {{ ref("stg_linear__relations") }} as related
+    inner join changed_issues on related.related_issue_id = changed_issues.issue_id
 
     union
 
@@ -165,24 +167,27 @@ attachment_versions as (
 -- Each relation from both of its sides.
 sides as (
 
-    {% for own, other in [("", "related_"), ("related_", "")] %}
+    {% for own_id, other_id, other_identifier, side in [
+        ("issue_id", "related_issue_id", "related_identifier", 1),
+        ("related_issue_id", "issue_id", "identifier", 2),
+    ] %}
     {{ "union all" if not loop.first }}
 
     select
-        relations.relation_id,
-        relations.{{ own }}issue_id as issue_id,
-        relations.{{ other }}issue_id as other_id,
-        relations.{{ other }}identifier as other_identifier,
-        case relations.relation_type
-            {% for type, forth, back in relation_names %}
-            when '{{ type }}' then '{{ forth if not own else back }}'
+        related.relation_id,
+        related.{{ own_id }} as issue_id,
+        related.{{ other_id }} as other_id,
+        related.{{ other_identifier }} as other_identifier,
+        case related.relation_type
+            {% for names in relation_names %}
+            when '{{ names[0] }}' then '{{ names[side] }}'
             {% endfor %}
         end as line,
-        relations.observed_at,
-        relations.is_deleted,
-        row_number() over (partition by relations.relation_id {{ newest_first }}) as recency
-    from {{ ref("stg_linear__relations") }} as relations
-    inner join affected on relations.{{ own }}issue_id = affected.issue_id
+        related.observed_at,
+        related.is_deleted,
+        row_number() over (partition by related.relation_id {{ newest_first }}) as recency
+    from {{ ref("stg_linear__relations") }} as related
+    inner join affected on related.{{ own_id }} = affected.issue_id
 
     {% endfor %}
 ),
@@ -214,7 +219,7 @@ identifiers as (
 
 ),
 
-{% for table, key in changed.items() if table in ("projects", "cycles", "teams", "labels", "users") %}
+{% for table, key in changed.items() if key != "issue_id" %}
 {{ table }} as (
 
     select
@@ -318,6 +323,16 @@ threaded as (
 
 ),
 
+threads as (
+
+    select
+        thread_id,
+        min(created_at) as begun_at
+    from threaded
+    group by thread_id
+
+),
+
 comment_places as (
 
     select
@@ -332,13 +347,7 @@ comment_places as (
                 threaded.comment_id asc nulls last
         ) as place
     from threaded
-    inner join (
-        select
-            thread_id,
-            min(created_at) as begun_at
-        from threaded
-        group by thread_id
-    ) as threads on threaded.thread_id = threads.thread_id
+    inner join threads on threaded.thread_id = threads.thread_id
 
 ),
 
@@ -508,7 +517,8 @@ select
         ("Links", "links"),
     ] -%}
     || coalesce(
-        chr(10) || '- **{{ line }}:** ' || nullif({{ replace_all(value, regex("\\s+"), "' '") }}, ''),
+        chr(10) || '- **{{ line }}:** '
+        || nullif({{ replace_all(value, regex("\\s+"), "' '") }}, ''),
         ''
     )
     {% endfor -%}

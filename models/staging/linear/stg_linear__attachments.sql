@@ -1,4 +1,4 @@
--- One row per observed version of a link that is attached to a Linear issue, its payload parsed once.
+-- One row per observed version of a link attached to a Linear issue, its payload parsed once.
 {{ config(materialized="incremental", incremental_strategy="append", unique_key="raw_dlt_id") }}
 
 with source as (

@@ -1,4 +1,4 @@
--- One row per observed version of a comment on a Linear issue, replies included, its payload parsed once.
+-- One row per observed version of a Linear comment, replies included, its payload parsed once.
 {{ config(materialized="incremental", incremental_strategy="append", unique_key="raw_dlt_id") }}
 
 with source as (
@@ -30,7 +30,8 @@ select
         {{ json_text("payload", "$.parentId") }}
     ) as parent_id,
     {{ linear_markdown(json_text("payload", "$.body"), keeps_headings=false) }} as body,
-    {{ linear_markdown(json_text("payload", "$.quotedText"), keeps_headings=false) }} as quoted_text,
+    {{ linear_markdown(json_text("payload", "$.quotedText"), keeps_headings=false) }}
+        as quoted_text,
     {{ json_text("payload", "$.user.id") }} as author_id,
     coalesce(
         {{ json_text("payload", "$.user.name") }},

@@ -28,7 +28,7 @@ select
     {{ json_text("payload", "$.url") }} as url,
     {{ json_text("payload", "$.state.name") }} as status,
     -- No priority is 0, and says nothing.
-    case regexp_replace({{ json_text("payload", "$.priority") }}, {{ regex("\\.0+$") }}, '')
+    case {{ replace_all(json_text("payload", "$.priority"), regex("\\.0+$"), "''") }}
         when '0' then null
         when '1' then coalesce({{ json_text("payload", "$.priorityLabel") }}, 'Urgent')
         when '2' then coalesce({{ json_text("payload", "$.priorityLabel") }}, 'High')
@@ -36,7 +36,7 @@ select
         when '4' then coalesce({{ json_text("payload", "$.priorityLabel") }}, 'Low')
         else nullif({{ json_text("payload", "$.priorityLabel") }}, 'No priority')
     end as priority,
-    regexp_replace({{ json_text("payload", "$.estimate") }}, {{ regex("\\.0+$") }}, '') as estimate,
+    {{ replace_all(json_text("payload", "$.estimate"), regex("\\.0+$"), "''") }} as estimate,
     {{ json_text("payload", "$.dueDate") }} as due_date,
     {{ json_text("payload", "$.assignee.id") }} as assignee_id,
     coalesce(
