@@ -279,7 +279,8 @@ class TestGoingOn:
         assert project.query(
             "select from_doc.doc_id, from_doc.version_number, to_doc_id"
             " from {lake}knowledge.document_links inner join {lake}knowledge.documents as from_doc"
-            " on from_document_version_id = document_version_id where kind = 'relation' order by all"
+            " on from_document_version_id = document_version_id where kind = 'relation'"
+            " order by all"
         ) == [("linear:i1", 2, "linear:i2"), ("linear:i2", 1, "linear:i1")]
 
         # It moves, is called by both names, and its comment is deleted; then it goes to the bin.
