@@ -99,7 +99,7 @@ def items(record: Record, table: str | None) -> Iterator[Item]:
     elif _is_connection(value):
         yield from _list(value, table, "", "", record.origin)
     else:
-        if listed := TYPES.get(value.get("__typename", ""), table):
+        if listed := _table_of(value, table):
             yield Page(listed, "", "", is_last=True)
         yield from _node(value, table, record.origin, is_listed=True)
 
@@ -146,8 +146,7 @@ def _list(value: Json, table: str | None, field: str, owner: str, origin: str) -
 
 def _node(value: Json, table: str | None, origin: str, *, is_listed: bool) -> Iterator[Item]:
     """An object, and all that lies in its connections."""
-    if isinstance(typename := value.get("__typename"), str):
-        table = TYPES.get(typename)
+    table = _table_of(value, table)
     if table is None:
         yield from _between(value, origin)
         return
@@ -167,6 +166,12 @@ def _node(value: Json, table: str | None, origin: str, *, is_listed: bool) -> It
         detail = f"one of {table} without {needed[0]}"
         yield _reject("missing_field", detail, value, origin, table, identity)
     yield Node(table, value, origin, is_whole)
+
+
+def _table_of(value: Json, table: str | None) -> str | None:
+    """Where an object belongs: by its `__typename`, else by its place."""
+    typename = value.get("__typename")
+    return TYPES.get(typename) if isinstance(typename, str) else table
 
 
 def _between(value: Json, origin: str) -> Iterator[Item]:

@@ -257,6 +257,7 @@ FIELDS: dict[str, dict[str, str]] = {
         "dueDate": "TimelessDate",
         "estimate": "Float",
         "identifier": "String!",
+        "labelIds": "[String!]!",
         "labels": "IssueLabelConnection!",
         "parent": "Issue",
         "previousIdentifiers": "[String!]!",

@@ -214,6 +214,7 @@ def test_a_list_of_labels_that_goes_on_sets_its_issue_aside(tmp_path):
         ({"issues.jsonl": [[1]]}, ("wrong_type", "", None)),
         ({"a.jsonl": [issue()]}, ("wrong_type", "", None)),
         ({"issues.jsonl": [{"id": "x", "__typename": "Fax"}]}, ("wrong_type", "", None)),
+        ({"a.jsonl": [{"id": "x", "__typename": ["Issue"]}]}, ("wrong_type", "", None)),
         ({"a.json": answer(issues={"nodes": None})}, ("wrong_type", "issues", None)),
         ({"a.json": answer(issues={"nodes": [None]})}, ("wrong_type", "issues", None)),
         ({"a.json": answer(issues=7)}, ("wrong_type", "", None)),

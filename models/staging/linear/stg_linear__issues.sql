@@ -55,7 +55,10 @@ select
     ) as cycle_name,
     {{ json_text("payload", "$.parent.id") }} as parent_id,
     {{ json_text("payload", "$.parent.identifier") }} as parent_identifier,
-    {{ json_field_list("payload", "$.labels.nodes", "$.id") }} as label_ids,
+    coalesce(
+        {{ json_field_list("payload", "$.labels.nodes", "$.id") }},
+        {{ json_text_list("payload", "$.labelIds") }}
+    ) as label_ids,
     {{ json_field_list("payload", "$.labels.nodes", "$.name") }} as label_names,
     {{ json_field_list("payload", "$.sharedAccess.sharedWithUsers", "$.id") }} as shared_with_ids,
     {{ iso_to_timestamp(json_text("payload", "$.createdAt")) }} as created_at,
