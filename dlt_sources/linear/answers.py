@@ -20,6 +20,7 @@ from dlt_sources.json_files import Record
 from dlt_sources.linear.settings import (
     CONNECTIONS,
     FIELDS,
+    HAVE_A_BIN,
     INNER_FIELDS,
     MEMBERSHIPS,
     NAMES,
@@ -162,7 +163,7 @@ def _node(value: Json, table: str | None, origin: str, *, is_listed: bool) -> It
         return
     needed = WHOLE[table][:1] if is_listed else WHOLE[table]
     is_whole = all(field in value for field in needed)
-    if is_listed and not (is_whole or is_gone(value) or taken):
+    if is_listed and not (is_whole or is_gone(value, table) or taken):
         detail = f"one of {table} without {needed[0]}"
         yield _reject("missing_field", detail, value, origin, table, identity)
     yield Node(table, value, origin, is_whole)
@@ -241,9 +242,10 @@ def _has_id(value: Any) -> bool:
     return isinstance(value, dict) and isinstance(value.get("id"), str)
 
 
-def is_gone(value: Json) -> bool:
+def is_gone(value: Json, table: str) -> bool:
     """Whether an object is in the bin or archived."""
-    return value.get("trashed") is True or value.get("archivedAt") is not None
+    is_binned = table in HAVE_A_BIN and value.get("trashed") is True
+    return is_binned or value.get("archivedAt") is not None
 
 
 def _wrong_type(value: Json, fields: Mapping[str, str]) -> str | None:

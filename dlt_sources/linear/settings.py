@@ -5,7 +5,9 @@ from typing import NamedTuple
 from dlt_sources.versions import Resource
 
 # What makes a tombstone, and its way back no other version than the one before.
-GONE = ("archivedAt", "autoArchivedAt", "trashed")
+ARCHIVED = ("archivedAt", "autoArchivedAt")
+# An entry of an issue's history has such a field too, which tells of the issue.
+HAVE_A_BIN = ("documents", "issues", "projects")
 
 # What a reference tells of the object that it names: that is a change of the object, and not of
 # what refers to it.
@@ -40,7 +42,8 @@ def _resource(
     metadata: tuple[str, ...] = (),
     references: tuple[str, ...] = (),
 ) -> Resource:
-    left_out = ("__typename", "updatedAt", *GONE, *volatile, *_references(*references))
+    gone = (*ARCHIVED, "trashed") if name in HAVE_A_BIN else ARCHIVED
+    left_out = ("__typename", "updatedAt", *gone, *volatile, *_references(*references))
     return Resource(name, left_out, metadata, swept=True)
 
 

@@ -190,7 +190,7 @@ class Stage:
                 for name in MEMBERSHIPS.get(table, {})
                 if "pageInfo" in (payload.get(name) or ())
             ]
-            is_deleted = is_gone(payload)
+            is_deleted = is_gone(payload, table)
             if is_whole and missing and not is_deleted:
                 raw, origin = orjson.dumps(payload), parts[0][4]
                 detail = f"not all {missing[0]} of it are there"

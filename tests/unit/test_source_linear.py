@@ -9,9 +9,10 @@ import pytest
 
 from dlt_sources.linear.answers import table_of_file
 from dlt_sources.linear.settings import (
+    ARCHIVED,
     CONNECTIONS,
     FIELDS,
-    GONE,
+    HAVE_A_BIN,
     INNER_FIELDS,
     MEMBERSHIPS,
     NAMES,
@@ -174,6 +175,14 @@ def test_what_is_in_the_bin_or_archived_is_gone(tmp_path):
     resource = TABLES["issues"]
     shown = {resource.hashes(item.payload) for item in landed["issues"][:1]}
     assert shown == {resource.hashes(issue("i1"))}
+
+
+def test_an_entry_of_history_tells_of_the_bin_and_is_not_in_it(tmp_path):
+    entry = {"id": "h1", "createdAt": MONDAY, "issue": {"id": "i1"}, "trashed": True}
+    landed, _ = read(tmp_path, {"history.jsonl": [entry]})
+    assert [item.is_deleted for item in landed["history"]] == [False]
+    hashes = TABLES["history"].hashes
+    assert hashes(entry) != hashes({**entry, "trashed": False})
 
 
 def test_a_list_of_labels_that_goes_on_sets_its_issue_aside(tmp_path):
@@ -354,9 +363,17 @@ def test_names_of_query_fields_mean_what_linears_schema_says(schema):
     assert wrong == {}
 
 
+def test_what_has_a_bin_linears_schema_tells(schema):
+    tables = {table: name for name, table in TYPES.items()}
+    assert {table for table in tables if "trashed" in schema[tables[table]]} == {
+        *HAVE_A_BIN,
+        "history",
+    }
+
+
 def test_volatile_fields_and_metadata_are_in_linears_schema(schema):
     for name, table in TYPES.items():
         resource = TABLES[table]
         fields = {path.split(".")[0] for path in (*resource.volatile, *resource.metadata)}
-        odd = fields - {*schema[name]} - {"__typename", *GONE}
+        odd = fields - {*schema[name]} - {"__typename", *ARCHIVED}
         assert not odd, f"{name}: {odd}"
