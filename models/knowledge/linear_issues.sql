@@ -175,7 +175,7 @@ sides as (
 
     select
         related.relation_id,
-        related.{{ own_id }} as issue_id,
+        related.{{ own_id }} as holder_id,
         related.{{ other_id }} as other_id,
         related.{{ other_identifier }} as other_identifier,
         case related.relation_type
@@ -242,7 +242,7 @@ relation_texts as (
         count(*) as relations
     from (
         select distinct
-            sides.issue_id,
+            sides.holder_id as issue_id,
             sides.line,
             coalesce(identifiers.identifier, sides.other_identifier) as identifier
         from sides
@@ -423,7 +423,10 @@ touched as (
 
         union all
 
-        select issue_id, observed_at, cast(null as timestamp) as source_updated_at
+        select
+            holder_id as issue_id,
+            observed_at,
+            cast(null as timestamp) as source_updated_at
         from sides
         where recency = 1
     ) as parts
