@@ -383,19 +383,14 @@ def exported_at(raw: bytes, name: str) -> datetime:
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
-def is_complete(raw: bytes) -> bool:
-    """Whether absent objects were deleted, as far as an `export.json` says."""
+def is_complete(raw: bytes, unless_told: bool = True) -> bool:
+    """Whether absent objects were deleted, as an `export.json` says, or else `unless_told`."""
     told = orjson.loads(raw)
-    return not (isinstance(told, dict) and told.get("complete") is False)
+    said = told.get("complete") if isinstance(told, dict) else None
+    return said if isinstance(said, bool) else unless_told
 
 
 def says_complete(location: Path) -> bool:
     """Whether the `export.json` of a folder says that nothing is missing from it."""
     told = location / EXPORT_FILE
-    if not told.is_file():
-        return False
-    try:
-        value = orjson.loads(told.read_bytes())
-    except orjson.JSONDecodeError:
-        return False
-    return isinstance(value, dict) and value.get("complete") is True
+    return told.is_file() and is_complete(told.read_bytes(), unless_told=False)

@@ -24,6 +24,7 @@ from dlt_sources.google_docs import google_docs
 from dlt_sources.inputs import fingerprint, remember, was_landed
 from dlt_sources.judge import judge
 from dlt_sources.landing import Landing, LoadSummary, raw_resource
+from dlt_sources.linear import linear
 from dlt_sources.notion import notion
 from dlt_sources.review import review
 from dlt_sources.slack import slack
@@ -37,6 +38,7 @@ SOURCES: dict[str, Callable[..., DltSource]] = {
     "gateway": gateway,
     "google_docs": google_docs,
     "judge": judge,
+    "linear": linear,
     "notion": notion,
     "review": review,
     "slack": slack,

@@ -54,7 +54,7 @@ def ingest(
         list[str] | None,
         typer.Argument(
             metavar="[SOURCE]...",
-            help="notion, slack, google_docs, gateway, evaluation, review, judge",
+            help="notion, slack, google_docs, linear, gateway, evaluation, review, judge",
         ),
     ] = None,
     location: Annotated[

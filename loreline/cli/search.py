@@ -82,7 +82,7 @@ def search(
     ] = None,
     source: Annotated[
         list[str] | None,
-        typer.Option(metavar="SOURCE", help="Only from here: notion, slack, google_docs."),
+        typer.Option(metavar="SOURCE", help="Only from here: notion, slack, google_docs, linear."),
     ] = None,
     since: Annotated[
         str | None, typer.Option(metavar="TIME", help="Only what changed from then on.")

@@ -11,6 +11,7 @@ from functools import lru_cache
 import duckdb
 
 from loreline.knowledge.google_docs_markdown import google_docs_markdown
+from loreline.knowledge.linear_markdown import linear_markdown
 from loreline.knowledge.notion_export import same_text
 from loreline.knowledge.notion_markdown import notion_markdown, notion_title
 from loreline.knowledge.slack_markdown import slack_markdown
@@ -31,6 +32,7 @@ def register(connection: duckdb.DuckDBPyConnection, settings: Settings) -> None:
 
     text = "VARCHAR"
     connection.create_function("google_docs_markdown", google_docs_markdown, [text], text)
+    connection.create_function("linear_markdown", linear_markdown, [text, "BOOLEAN"], text)
     connection.create_function("notion_markdown", notion_markdown, [text], text)
     connection.create_function("notion_same_text", same_text, [text, text], "BOOLEAN")
     connection.create_function("notion_title", notion_title, [text], text)

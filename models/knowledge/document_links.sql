@@ -1,30 +1,117 @@
 -- One row per link of a document version: to its parent, to another document, or out to an address.
+-- What names an issue is kept by that name, and leads to the issue as soon as there is one.
 {{ config(
     materialized="incremental",
-    incremental_strategy="append",
+    incremental_strategy="merge",
     unique_key=["from_document_version_id", "link_number"],
 ) }}
 
 with versions as (
 
-    select document_version_id, body, parent_doc_id
+    select
+        document_version_id,
+        body,
+        parent_doc_id,
+        case
+            when source = 'linear'
+                then
+                    regexp_extract(
+                        body, {{ regex("^- \\*\\*Issue:\\*\\* [^\\n]*(?:\\n- \\*\\*[^\\n]*)*") }}, 0
+                    )
+            else ''
+        end as fields
     from {{ ref("documents") }}
     where {{ newer_than_watermark(ref("documents")) }} and not is_deleted
 
 ),
 
--- Canonical Markdown's [text](address), images included, and <address>.
+with_relations as (
+
+    select
+        document_version_id,
+        body,
+        fields,
+        regexp_extract(
+            fields,
+            {{ regex(
+                "(?:\\n- \\*\\*(?:Blocks|Blocked by|Duplicate of|Duplicated by|Related to|Similar to)"
+                ~ ":\\*\\* [^\\n]*)+$"
+            ) }},
+            0
+        ) as relations
+    from versions
+
+),
+
+-- What the fields of an issue name (their own issue, labels, …), its relations, and any text.
+parts as (
+
+    select
+        document_version_id,
+        'fields' as part,
+        substr(fields, 1, length(fields) - length(relations)) as text
+    from with_relations
+    where fields <> ''
+
+    union all
+
+    select
+        document_version_id,
+        'relations' as part,
+        relations as text
+    from with_relations
+    where relations <> ''
+
+    union all
+
+    select
+        document_version_id,
+        'text' as part,
+        substr(body, length(fields) + 1) as text
+    from with_relations
+
+),
+
+-- Canonical Markdown's [text](address), images included, and <address>; addresses as they are; and
+-- what an issue may be called.
+matches as (
+
+    select
+        parts.document_version_id,
+        parts.part,
+        row_number() over (
+            partition by parts.document_version_id
+            order by parts.part asc nulls last, link.position asc nulls last
+        ) as link_number,
+        link.element as written
+    from parts,
+        {{ unnest_with_position(
+            "regexp_extract_all(parts.text, "
+            ~ regex(
+                "(?:\\]\\(|<)https?://[^)>\\s]+|https?://[^)>\\s]+"
+                ~ "|\\b[A-Z][A-Z0-9]{0,9}-[1-9][0-9]{0,6}\\b"
+            )
+            ~ ", 0)",
+            "link"
+        ) }}
+
+),
+
 addresses as (
 
     select
-        versions.document_version_id,
-        link.position as link_number,
-        link.element as address
-    from versions,
-        {{ unnest_with_position(
-            "regexp_extract_all(versions.body, " ~ regex("(?:\\]\\(|<)(https?://[^)>\\s]+)") ~ ", 1)",
-            "link"
-        ) }}
+        document_version_id,
+        part,
+        link_number,
+        case
+            when substr(written, 1, 2) = '](' then substr(written, 3)
+            when substr(written, 1, 1) = '<' then substr(written, 2)
+            when substr(written, 1, 19) = 'https://linear.app/' then written
+        end as address,
+        case
+            when substr(written, 1, 1) not in (']', '<', 'h') and part <> 'fields' then written
+        end as identifier
+    from matches
 
 ),
 
@@ -32,6 +119,7 @@ parsed as (
 
     select
         document_version_id,
+        part,
         link_number,
         address,
         regexp_extract(
@@ -51,8 +139,24 @@ parsed as (
         regexp_extract(address, '/archives/([A-Z0-9]+)/p[0-9]{16}', 1) as slack_channel_id,
         regexp_extract(address, '/archives/[A-Z0-9]+/p([0-9]{16})', 1) as slack_ts,
         regexp_extract(address, {{ regex("[?&]thread_ts=([0-9]{10}\\.[0-9]{6})") }}, 1)
-            as slack_thread_ts
+            as slack_thread_ts,
+        coalesce(
+            identifier,
+            nullif(
+                upper(
+                    regexp_extract(
+                        address,
+                        {{ regex(
+                            "^https://linear\\.app/[^/?#]+/issue/([A-Za-z][A-Za-z0-9]*-[0-9]+)"
+                        ) }},
+                        1
+                    )
+                ),
+                ''
+            )
+        ) as linear_identifier
     from addresses
+    where address is not null or identifier is not null
 
 ),
 
@@ -60,8 +164,10 @@ resolved as (
 
     select
         document_version_id,
+        part,
         link_number,
         address,
+        linear_identifier,
         case
             when notion_id <> ''
                 then
@@ -78,15 +184,69 @@ resolved as (
         end as to_doc_id
     from parsed
 
+),
+
+written as (
+
+    select
+        document_version_id as from_document_version_id,
+        link_number,
+        to_doc_id,
+        linear_identifier as to_identifier,
+        address as to_url,
+        part = 'relations' as is_relation
+    from resolved
+
+    {% if is_incremental() %}
+    union all
+
+    -- Links from before, to issues that are there, or called so, only now.
+    select
+        known.from_document_version_id,
+        known.link_number,
+        cast(null as string) as to_doc_id,
+        known.to_identifier,
+        known.to_url,
+        known.kind = 'relation' as is_relation
+    from {{ this }} as known
+    inner join {{ ref("linear_identifiers") }} as named
+        on known.to_identifier = named.identifier
+    left join versions on known.from_document_version_id = versions.document_version_id
+    where
+        {{ newer_than_watermark(ref("linear_identifiers"), "named") }}
+        and versions.document_version_id is null
+    {% endif %}
+
+),
+
+led as (
+
+    select
+        written.from_document_version_id,
+        written.link_number,
+        coalesce(written.to_doc_id, 'linear:' || identifiers.issue_id) as to_doc_id,
+        written.to_identifier,
+        written.to_url,
+        written.is_relation
+    from written
+    left join {{ ref("linear_identifiers") }} as identifiers
+        on written.to_identifier = identifiers.identifier
+
 )
 
 select
-    document_version_id as from_document_version_id,
+    from_document_version_id,
     cast(link_number as bigint) as link_number,
     to_doc_id,
-    address as to_url,
-    case when to_doc_id is null then 'url' else 'mention' end as kind
-from resolved
+    to_identifier,
+    to_url,
+    case
+        when is_relation and to_identifier is not null then 'relation'
+        when to_doc_id is not null then 'mention'
+        when to_url is not null then 'url'
+        else 'identifier'
+    end as kind
+from led
 
 union all
 
@@ -94,6 +254,7 @@ select
     document_version_id as from_document_version_id,
     cast(0 as bigint) as link_number,
     parent_doc_id as to_doc_id,
+    cast(null as string) as to_identifier,
     cast(null as string) as to_url,
     'parent' as kind
 from versions

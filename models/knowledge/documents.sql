@@ -78,6 +78,30 @@ with candidates as (
     from {{ ref("google_docs_documents") }}
     where {{ newer_than_watermark(ref("google_docs_documents")) }}
 
+    union all
+
+    select
+        'linear' as source,
+        issue_id as external_id,
+        title,
+        body,
+        url,
+        author_id,
+        container,
+        parent_id as parent_external_id,
+        created_at,
+        source_updated_at,
+        observed_at,
+        is_deleted,
+        visibility,
+        allowed_principals,
+        'raw_linear.issues' as raw_table,
+        raw_dlt_id,
+        _batch as arrival,
+        cast(null as timestamp) as landed_at
+    from {{ ref("linear_issues") }}
+    where {{ newer_than_watermark(ref("linear_issues")) }}
+
 ),
 
 cleaned as (
@@ -227,6 +251,7 @@ select
     raw_dlt_id,
     case source
         when 'google_docs' then {{ var("google_docs_canonicalizer_version") }}
+        when 'linear' then {{ var("linear_canonicalizer_version") }}
         when 'notion' then {{ var("notion_canonicalizer_version") }}
         else {{ var("slack_canonicalizer_version") }}
     end as canonicalizer_version

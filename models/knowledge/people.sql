@@ -44,6 +44,19 @@ with accounts as (
     from {{ ref("stg_google_docs__accounts") }}
     where {{ newer_than_watermark(ref("stg_google_docs__accounts")) }}
 
+    union all
+
+    select
+        'linear' as source,
+        user_id as external_id,
+        name,
+        lower(email) as email,
+        handle,
+        is_deleted,
+        raw_batch
+    from {{ ref("stg_linear__users") }}
+    where {{ newer_than_watermark(ref("stg_linear__users")) }}
+
 ),
 
 ranked as (

@@ -236,6 +236,82 @@ class TestGoingOn:
         project.dbt(*build)
         assert project.query(commits) == before
 
+    def test_issues_and_what_names_them(self, project: Project) -> None:
+        build = ("build", "--select", "+document_links", "--exclude", "test_type:unit")
+        team = {"key": "ENG", "private": False}
+        i1 = {"identifier": "ENG-1", "title": "Till", "team": {"id": "t1"}, "url": "u"}
+        i1 |= {"labels": {"nodes": [{"id": "l1"}]}, "assignee": {"id": "u1"}}
+        i2 = {"identifier": "ENG-2", "title": "Scales", "team": {"id": "t1"}}
+        blocks = {"issue": {"id": "i1"}, "relatedIssue": {"id": "i2"}, "type": "blocks"}
+        address = "<https://linear.app/acme/issue/OPS-9/till>"
+        project.land("notion.pages", STARTED, p1=page(f"See ENG-1, ENG-2, UTF-8 and {address}"))
+        project.land("linear.teams", STARTED, t1=team)
+        project.land("linear.users", STARTED, u1={"name": "Ana"}, u2={"name": "Bo"})
+        project.land("linear.labels", STARTED, l1={"name": "Bug"})
+        project.land("linear.issues", STARTED, i1=i1)
+        project.land("linear.comments", STARTED, c1={"issue": {"id": "i1"}, "body": "Looking"})
+        project.dbt(*build)
+        before = "- **Issue:** ENG-1\n- **Assignee:** Ana\n- **Labels:** Bug"
+        comments = "\n\n# Comments\n\n**somebody:**\n\nLooking"
+        assert issues(project) == {("i1", 1): before + comments}
+        assert links(project) == {"ENG-1": "linear:i1", "ENG-2": None, "UTF-8": None, "OPS-9": None}
+
+        # ENG-2 comes, ENG-1 blocks it, and the label and the user are called something else.
+        later = STARTED + timedelta(days=1)
+        project.land("linear.issues", later, i2=i2)
+        project.land("linear.relations", later, r1=blocks)
+        project.land("linear.labels", later, l1={"name": "Defect"})
+        project.land("linear.users", later, u1={"name": "Ana F"}, u2={"name": "Bodil"})
+        project.dbt(*build)
+        after = "- **Issue:** ENG-1\n- **Assignee:** Ana F\n- **Labels:** Defect"
+        blocked = "- **Issue:** ENG-2\n- **Blocked by:** "
+        assert issues(project) == {
+            ("i1", 1): before + comments,
+            ("i1", 2): f"{after}\n- **Blocks:** ENG-2{comments}",
+            ("i2", 1): f"{blocked}ENG-1",
+        }
+        assert links(project) == {
+            "ENG-1": "linear:i1",
+            "ENG-2": "linear:i2",
+            "UTF-8": None,
+            "OPS-9": None,
+        }
+        assert project.query(
+            "select from_doc.doc_id, from_doc.version_number, to_doc_id"
+            " from {lake}knowledge.document_links inner join {lake}knowledge.documents as from_doc"
+            " on from_document_version_id = document_version_id where kind = 'relation'"
+            " order by all"
+        ) == [("linear:i1", 2, "linear:i2"), ("linear:i2", 1, "linear:i1")]
+
+        # It moves, is called by both names, and its comment is deleted; then it goes to the bin.
+        later += timedelta(days=1)
+        moved = i1 | {"identifier": "OPS-9", "previousIdentifiers": ["ENG-1"]}
+        project.land("linear.issues", later, i1=moved)
+        project.land(
+            "linear.comments", later, c1=Deleted({"issue": {"id": "i1"}, "body": "Looking"})
+        )
+        project.dbt(*build)
+        assert links(project) == {
+            "ENG-1": "linear:i1",
+            "ENG-2": "linear:i2",
+            "UTF-8": None,
+            "OPS-9": "linear:i1",
+        }
+        now = issues(project)
+        assert now[("i1", 3)] == after.replace("ENG-1", "OPS-9") + "\n- **Blocks:** ENG-2"
+        assert now[("i2", 2)] == f"{blocked}OPS-9"
+
+        later += timedelta(days=1)
+        project.land("linear.issues", later, i1=Deleted(moved))
+        project.dbt(*build)
+        now = issues(project)
+        assert (now[("i1", 4)], now[("i2", 3)]) == ("", "- **Issue:** ENG-2")
+
+        commits = "select count(*) from {pg}operations.commits"
+        before_the_last = project.query(commits)
+        project.dbt(*build)
+        assert project.query(commits) == before_the_last
+
     def test_the_manifest(self, project: Project) -> None:
         state = ManifestInputs(project)
         state.write(version="v1", chunks={"k1": "h1"}, embedded=["h1"])
@@ -255,6 +331,25 @@ class TestGoingOn:
         state.write(version="v3", is_deleted=True, collections=["c2"])
         assert state.manifest() == {}
         assert state.forgotten() == {("c1", "k1"), *state.pairs("c1"), *state.pairs("c2")}
+
+
+def issues(project: Project) -> dict[tuple[str, int], str]:
+    """What the versions of Linear's documents say."""
+    rows = project.query(
+        "select external_id, version_number, body from {lake}knowledge.documents"
+        " where source = 'linear'"
+    )
+    return {(external_id, number): body for external_id, number, body in rows}
+
+
+def links(project: Project) -> dict[str, str | None]:
+    """Where the links of the only page lead, by the issue that they name."""
+    rows = project.query(
+        "select to_identifier, to_doc_id from {lake}knowledge.document_links"
+        " inner join {lake}knowledge.documents on from_document_version_id = document_version_id"
+        " where source = 'notion' and to_identifier is not null"
+    )
+    return dict(rows)
 
 
 @dataclass
@@ -392,7 +487,7 @@ class TestDataTests:
 
 
 def build_a_little(project: Project) -> None:
-    """Build two pages, a deleted one, and a conversation in a public and a private channel."""
+    """Build pages, a deleted one, a public and a private conversation, and an issue."""
     channels = {
         "C1": {"name": "till", "kind": "public"},
         "C2": {"name": "board", "kind": "private", "members": ["U1"]},
@@ -407,6 +502,8 @@ def build_a_little(project: Project) -> None:
     project.land("google_docs.documents", STARTED, d1={"documentId": "d1", "title": "Plan"})
     shared = [{"type": "user", "emailAddress": "ana@example.com", "displayName": "Ana"}]
     project.land("google_docs.files", STARTED, d1={"name": "Plan", "permissions": shared})
+    for table, payload in LINEAR.items():
+        project.land(f"linear.{table}", STARTED, o1=payload)
     project.land("gateway.events", STARTED, **GATEWAY_EVENTS)
     project.land("review.labels", STARTED, l1=LABEL)
     project.land("evaluation.items", STARTED, s__1=ITEM)
@@ -415,6 +512,17 @@ def build_a_little(project: Project) -> None:
     assert " ERROR=0 " in built
 
 
+LINEAR = {
+    "teams": {"key": "HR", "private": True, "members": {"nodes": [{"id": "o1"}]}},
+    "users": {"name": "Ana"},
+    "labels": {"name": "Bug"},
+    "projects": {"name": "Till"},
+    "cycles": {"number": 7},
+    "issues": {"identifier": "HR-1", "title": "Till is down", "team": {"id": "o1"}},
+    "comments": {"issue": {"id": "o1"}, "body": "Looking"},
+    "relations": {"issue": {"id": "o1"}, "relatedIssue": {"id": "o2"}, "type": "blocks"},
+    "attachments": {"issue": {"id": "o1"}, "title": "Log", "url": "https://example.com"},
+}
 TASK = {"index": 0, "sub_prompt": "look"}
 LABEL = {
     "kind": "trajectory",
@@ -466,6 +574,7 @@ BREACHES = [
     again("raw_slack.channels", "'lost' as _dlt_id"),
     again("raw_slack.messages", "'lost' as _dlt_id"),
     again("raw_slack.users", "'lost' as _dlt_id"),
+    *(again(f"raw_linear.{table}", "'lost' as _dlt_id") for table in LINEAR),
     again("raw_gateway.events", "'lost' as _dlt_id"),
     again("raw_review.labels", "'lost' as _dlt_id"),
     again("raw_evaluation.items", "'lost' as _dlt_id"),
@@ -478,6 +587,7 @@ BREACHES = [
     again("staging.stg_slack__channels", "'odd' as kind"),
     again("staging.stg_slack__messages", "null as anchor_day"),
     again("staging.stg_slack__users"),
+    *(again(f"staging.stg_linear__{table}") for table in LINEAR),
     again("staging.stg_gateway__events", "null as event_key"),
     again("staging.stg_gateway__chat_requests", "'odd' as problem"),
     again("staging.stg_gateway__tool_calls"),
@@ -533,6 +643,8 @@ BREACHES = [
     again("seeds.label_categories", "'odd' as polarity"),
     again("knowledge.google_docs_documents"),
     again("knowledge.slack_conversations"),
+    again("knowledge.linear_issues"),
+    again("knowledge.linear_identifiers"),
     again("knowledge.people"),
     again("knowledge.chunking_configurations"),
     again("embedding.embedding_configurations"),
@@ -617,5 +729,5 @@ BREACHES = [
     ),
     again("serving.vector_manifest", "'notion:p3' as doc_id"),
     "update {lake}knowledge.documents_current set allowed_principals = ['public']"
-    " where external_id like 'C2:%'",
+    " where external_id like 'C2:%' or source = 'linear'",
 ]

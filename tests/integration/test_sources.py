@@ -319,6 +319,126 @@ def test_a_zip_and_the_same_tree_unpacked_are_one_export(settings, inputs):
     assert (zipped.rows, zipped.unchanged) == (0, 4)
 
 
+def issue(identity="i1", **fields):
+    return {
+        "id": identity,
+        "title": "Till is slow",
+        "description": None,
+        "updatedAt": "2026-09-30T12:00:00.000Z",
+        **fields,
+    }
+
+
+def workspace(folder, issues, told=None, **tables):
+    """An export of Linear: lines of nodes, and what `export.json` says."""
+    shutil.rmtree(folder, ignore_errors=True)
+    tables = {"issues": issues, **tables}
+    files = {
+        f"{table}.jsonl": "\n".join(map(json.dumps, nodes)).encode()
+        for table, nodes in tables.items()
+    }
+    return write(folder, files | ({"export.json": told} if told else {}))
+
+
+def whole(moment):
+    return {"exported_at": moment.isoformat(), "complete": True}
+
+
+def states(settings, table="issues"):
+    rows = query(
+        settings,
+        f"select external_id, is_deleted from {{lake}}_linear.{table} order by _batch, landed_at",
+    )
+    return [f"{external_id} {'gone' if gone else 'there'}" for external_id, gone in rows]
+
+
+def test_linear_objects_land_once_from_whatever_shape(settings, inputs):
+    said = {"id": "c1", "body": "Looking"}
+    lines = workspace(inputs, [issue()], comments=[said | {"issue": {"id": "i1"}}])
+    assert load(settings, "linear", lines, observed_at=DAY_1).landed == {"issues": 1, "comments": 1}
+    again = load(settings, "linear", lines, observed_at=DAY_1)
+    assert (again.rows, again.snapshots) == (0, {})
+    nested = issue(comments={"nodes": [said]}, __typename="Issue")
+    answers = {"a.json": {"data": {"issues": {"nodes": [nested]}}}, "b.jsonl": json.dumps(nested)}
+    answers["b.jsonl"] = answers["b.jsonl"].encode()
+    shutil.rmtree(inputs)
+    other = load(settings, "linear", write(inputs, answers), observed_at=DAY_2)
+    assert (other.rows, other.unchanged, other.quarantined) == (0, 2, {})
+
+
+def test_an_issue_that_changes_and_changes_back_has_three_versions(settings, inputs):
+    for moment, title in ((DAY_1, "A"), (DAY_2, "B"), (DAY_3, "A")):
+        summary = load(
+            settings, "linear", workspace(inputs, [issue(title=title)]), observed_at=moment
+        )
+        assert summary.landed == {"issues": 1}
+    old = load(settings, "linear", workspace(inputs, [issue(title="C")]), observed_at=DAY_2)
+    assert (old.rows, old.outdated) == (0, 1)
+
+
+def test_an_issue_in_the_bin_comes_back_and_an_old_export_does_not_bring_it(settings, inputs):
+    there, gone = issue(trashed=None, archivedAt=None), issue(trashed=True, archivedAt=str(DAY_2))
+    load(settings, "linear", workspace(inputs, [there]), observed_at=DAY_1)
+    binned = load(settings, "linear", workspace(inputs, [gone]), observed_at=DAY_2)
+    assert binned.tombstones == 1
+    assert load(settings, "linear", workspace(inputs, [there]), observed_at=DAY_1).rows == 0
+    assert load(settings, "linear", workspace(inputs, [there]), observed_at=DAY_3).rows == 1
+    assert states(settings) == ["i1 there", "i1 gone", "i1 there"]
+    hashes = query(settings, "select distinct content_hash from {lake}_linear.issues")
+    assert len(hashes) == 1
+
+
+def test_only_a_complete_export_of_linear_tells_what_was_deleted(settings, inputs):
+    comments = [{"id": f"c{n}", "body": "x", "issue": {"id": f"i{n}"}} for n in (1, 2)]
+    both = [issue("i1"), issue("i2")]
+    load(settings, "linear", workspace(inputs, both, comments=comments), observed_at=DAY_1)
+    partial = load(settings, "linear", workspace(inputs, both[:1]), observed_at=DAY_1)
+    assert partial.tombstones == 0
+    # There is no list of comments, and i2 is there, though it cannot be read.
+    bad = workspace(inputs, [both[0], issue("i2", title=7)], whole(DAY_2))
+    assert load(settings, "linear", bad).tombstones == 0
+    # The list of i1's comments goes on; that of i2 is whole.
+    page = {"nodes": [], "pageInfo": {"hasNextPage": True}}
+    nested = [both[0] | {"comments": page}, both[1] | {"comments": {"nodes": []}}]
+    assert load(settings, "linear", workspace(inputs, nested, whole(DAY_3))).tombstones == 1
+    assert states(settings, "comments") == ["c1 there", "c2 there", "c2 gone"]
+    later = DAY_3 + timedelta(days=1)
+    gone = load(settings, "linear", workspace(inputs, both[:1], whole(later), comments=comments))
+    assert (gone.landed, gone.tombstones) == ({"issues": 1, "comments": 1}, 1)
+    assert states(settings) == ["i1 there", "i2 there", "i2 gone"]
+    assert states(settings, "comments")[-1] == "c2 there"
+
+
+def test_a_complete_export_of_linear_without_much_of_it_stops(settings, inputs, monkeypatch):
+    every = [issue(f"i{n}") for n in range(60)]
+    load(settings, "linear", workspace(inputs, every), observed_at=DAY_1)
+    broken = workspace(inputs, every[:30], whole(DAY_2))
+    with pytest.raises(LorelineError, match="30 of 60 linear issues are absent"):
+        load(settings, "linear", broken)
+    assert len(states(settings)) == 60
+    monkeypatch.setenv("SOURCES__LINEAR__MAX_DELETED_SHARE", "1")
+    assert load(settings, "linear", broken).tombstones == 30
+
+
+def test_bad_linear_objects_are_set_aside_and_the_rest_lands(settings, inputs):
+    labels = {"nodes": [{"id": "l1"}], "pageInfo": {"hasNextPage": True}}
+    found = [issue("i1"), issue("i2", labels=labels), issue("i3", updatedAt="soon"), {"id": "i4"}]
+    folder = workspace(inputs, [*found, issue(None)])
+    write(folder, {"a.json": {"errors": [{"message": "RATELIMITED"}], "data": None}})
+    write(folder, {"comments.jsonl": b'{"id": "c1", "body": "x"}\n{"id": "c2", "body'})
+    summary = load(settings, "linear", folder, observed_at=DAY_1)
+    assert summary.landed == {"issues": 1, "comments": 1}
+    assert summary.quarantined == {
+        "missing_nodes": 1,
+        "wrong_type": 1,
+        "missing_field": 1,
+        "missing_id": 1,
+        "api_error": 1,
+        "broken_json": 1,
+    }
+    assert {row[0] for row in quarantined(settings)} == {"linear"}
+
+
 @pytest.mark.parametrize("source", ["notion", "slack", "gateway"])
 def test_the_sample_lands_once_and_day_two_only_what_changed(settings, inputs, source):
     first = load(settings, source, SAMPLE / "day_one" / source)

@@ -49,7 +49,7 @@ def test_places_come_from_the_environment() -> None:
 @pytest.mark.parametrize(
     ("sources", "location", "sample", "said"),
     [
-        (["linear"], None, None, "no source is called linear"),
+        (["jira"], None, None, "no source is called jira"),
         ([], "folder", None, "--from is for one source"),
         (["notion", "slack"], "folder", None, "--from is for one source"),
         (["notion"], "folder", Day.day_one, "--from is for one source"),

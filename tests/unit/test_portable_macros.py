@@ -340,6 +340,32 @@ CASES = [
         },
     ),
     *each(
+        "linear_markdown",
+        "linear_markdown('p', keeps_headings=false)",
+        "p string",
+        {"no heading": ("# Till\r\nis down", "**Till**\nis down"), "null": (None, None)},
+    ),
+    *each(
+        "json_field_list",
+        "json_field_list('j', '$.labels.nodes', '$.id')",
+        "j string",
+        {
+            "in order": ('{"labels": {"nodes": [{"id": "b"}, {"id": "a"}]}}', ["b", "a"]),
+            "one": ('{"labels": {"nodes": [{"id": "a"}]}}', ["a"]),
+            "absent field": ('{"labels": {"nodes": [{"id": "a"}, {"name": "n"}]}}', ["a", None]),
+            "null field": ('{"labels": {"nodes": [{"id": null}]}}', [None]),
+            "empty": ('{"labels": {"nodes": []}}', []),
+            "no list": ('{"labels": null}', None),
+            "null": (None, None),
+        },
+    ),
+    *each(
+        "json_field_list",
+        "json_field_list('j', '$.l', '$.user.id')",
+        "j string",
+        {"deeper": ('{"l": [{"user": {"id": "u"}}]}', ["u"])},
+    ),
+    *each(
         "slack_markdown",
         """slack_markdown('p', "'{\\"U1\\": \\"Ana\\"}'")""",
         "p string",
@@ -508,12 +534,14 @@ def spark() -> Iterator[Any]:
     from pyspark import sql
 
     from loreline.knowledge.google_docs_markdown import google_docs_markdown
+    from loreline.knowledge.linear_markdown import linear_markdown
     from loreline.knowledge.notion_export import same_text
     from loreline.knowledge.notion_markdown import notion_markdown, notion_title
     from loreline.knowledge.slack_markdown import slack_markdown
 
     functions = {
         "google_docs_markdown": google_docs_markdown,
+        "linear_markdown": linear_markdown,
         "notion_markdown": notion_markdown,
         "notion_same_text": same_text,
         "notion_title": notion_title,
