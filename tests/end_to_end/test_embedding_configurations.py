@@ -52,6 +52,19 @@ PAGES = {
 }
 NOTE = {"note": Page(["The cooper owes a cask."])}
 
+# What another configuration changes, and what new documents change besides.
+CONFIGURED = [
+    "embedding_models",
+    "embedding_configurations",
+    "chunks",
+    "text_embeddings",
+    "served_collections",
+    "vector_manifest",
+    "vector_collections",
+]
+REBUILD = ["build", "--select", *CONFIGURED, *NO_TESTS]
+REBUILD_DOCUMENTS = ["build", "--select", "+documents_current", *CONFIGURED, *NO_TESTS]
+
 
 @pytest.fixture(scope="module")
 def filled(
@@ -77,7 +90,7 @@ def both(filled: Lakehouse) -> Iterator[Lakehouse]:
     filled.check_contents()
     yield filled
     write_models(filled.project, TINY_MODEL_SEED, PROMPTED)
-    filled.build()
+    filled.build(*REBUILD)
 
 
 def project_of(lakehouse: Lakehouse) -> list[str]:
@@ -159,7 +172,7 @@ def test_vectors_and_questions_are_what_sentence_transformers_makes_of_them(
     assert not np.allclose(vector, encoded(text, prompt="", truncate_dim=24), atol=1e-3)
     assert not np.allclose(vector, encoded(text, **prompted | {"truncate_dim": 48})[:24], atol=1e-3)
 
-    # The question is embedded as the collection that is asked was, also when it is asked as of then.
+    # A question is embedded as the collection that is asked was, also as of another time.
     question = "Who was paid for the byre?"
     plain = SentenceTransformer(str(tiny_models / TINY_MODEL), device="cpu")
     queries = {
@@ -203,7 +216,7 @@ def test_two_models_and_two_strategies_are_served_each_as_it_is_stored(filled: L
     shown = filled.command("coverage", "--check")
     assert (shown.exit_code, shown.errors) == (0, "")
     assert "Everything is built." in shown.output
-    assert filled.build().encoded == []
+    assert filled.build(*REBUILD).encoded == []
 
 
 def test_editing_one_leaves_the_other_and_serves_the_old_one_until_the_new_is_complete(
@@ -241,7 +254,7 @@ def test_editing_one_leaves_the_other_and_serves_the_old_one_until_the_new_is_co
     asked = json.loads(both.command(*question).output)
     assert len(asked["hits"]) == 5, "the old one is asked as it was embedded"
 
-    done = both.build()
+    done = both.build(*REBUILD)
     both.check_contents()
     new = {s.vector_collection for s in both.collections() if s.embedding_model == "prompted"}
     assert len(new) == 2
@@ -266,14 +279,14 @@ def test_editing_one_leaves_the_other_and_serves_the_old_one_until_the_new_is_co
 def test_what_needs_no_other_vector_embeds_nothing(both: Lakehouse) -> None:
     old = collection_of(both, "prompted")
     write_models(both.project, TINY_MODEL_SEED, PROMPTED.replace("halfvec", "vector"))
-    assert both.build().encoded == []
+    assert both.build(*REBUILD).encoded == []
     both.check_contents()
     new = collection_of(both, "prompted")
     assert (new.storage, old.storage) == ("vector", "halfvec")
     assert new.vector_collection != old.vector_collection
 
     write_models(both.project, TINY_MODEL_SEED, PROMPTED.replace("ask of", "asking"))
-    assert both.build().encoded == []
+    assert both.build(*REBUILD).encoded == []
     asked = collection_of(both, "prompted")
     assert asked.question_embedding["query_prefix"].startswith("asking")
     assert asked.vector_collection not in (old.vector_collection, new.vector_collection)
@@ -296,9 +309,6 @@ def test_a_candidate_is_filled_in_killed_resumed_and_found_done_by_the_build(
     assert planned["tokens"] > texts
     assert planned["seconds"] > 0
     assert both.query(trial) == [(0,)]
-    unknown = both.command(*filling, "--plan", "--strategy", "nothing")
-    assert unknown.exit_code == 1
-    assert "there are markdown_sections, recursive" in unknown.errors
 
     # One document, chosen by its id.
     note = ["--document", document_of("note"), "--source", "notion", "--since", "2026-10-01"]
@@ -328,12 +338,10 @@ def test_a_candidate_is_filled_in_killed_resumed_and_found_done_by_the_build(
         "refused_by_now": 0,
     }
     assert both.query(trial) == [(texts,)]
-    again = both.command(*filling, "--yes")
-    assert "Nothing is missing" in again.output
-    assert both.build().encoded == [], "the build finds it done"
+    assert both.build(*REBUILD).encoded == [], "the build finds it done"
     assert not {s.embedding_model for s in both.collections()} - {"tiny", "prompted"}
     write_models(both.project, TINY_MODEL_SEED, PROMPTED, TRIAL.replace("candidate", "served"))
-    assert both.build().encoded == []
+    assert both.build(*REBUILD).encoded == []
     assert collection_of(both, "trial").row_count > 20
     both.check_contents()
 
@@ -342,7 +350,7 @@ def test_a_document_with_a_refused_text_is_not_served_by_half(
     both: Lakehouse, tmp_path: Path
 ) -> None:
     write_models(both.project, TINY_MODEL_SEED, PROMPTED, SHORT)
-    both.build()
+    both.build(*REBUILD)
     both.check_contents()
     everything = len(PAGES) + len(NOTE)
     strategies = ("recursive", "markdown_sections")
@@ -352,12 +360,12 @@ def test_a_document_with_a_refused_text_is_not_served_by_half(
     shown = both.command("coverage", "--documents", "--model", "short", "--check")
     assert shown.exit_code == 1
     assert "tokens, of which the model reads 24" in shown.output
-    assert both.build().encoded == [], "what was refused is not tried again"
+    assert both.build(*REBUILD).encoded == [], "what was refused is not tried again"
 
     # A new version that cannot be embedded: the one before stays, and the reason says so.
     longer = {"note": Page([*NOTE["note"].paragraphs, *PAGES["page 1"].paragraphs])}
     both.land("notion", write_notion(tmp_path / "longer", "2026-10-07T00:00:00Z", longer))
-    both.build()
+    both.build(*REBUILD_DOCUMENTS)
     both.check_contents()
     assert both.query(held) == [(document_of("note"),)]
     (gap,) = (
@@ -371,6 +379,7 @@ def test_a_document_with_a_refused_text_is_not_served_by_half(
 
     # A limit that lets it in is another configuration, and refuses nothing of it.
     write_models(both.project, TINY_MODEL_SEED, PROMPTED, SHORT.replace(",24,", ",256,"))
-    both.build()
+    both.build(*REBUILD)
     assert counted(both, "short") == dict.fromkeys(strategies, (everything, 0, 0, 0))
     both.land("notion", write_notion(tmp_path / "back", "2026-10-08T00:00:00Z", NOTE))
+    both.build(*REBUILD_DOCUMENTS)
