@@ -99,10 +99,11 @@ def embeddings(
     if planned.texts:
         if not yes:
             typer.confirm("Embed them now?", default=True, abort=True)
-        variables = json.dumps({"backfill": part.variables()})
-        summary = _run(
-            settings, [*context.args, "--vars", variables], "text_embeddings", what="embeddings"
-        )
+        variables = ["--vars", json.dumps({"backfill": part.variables()})]
+        # Variables make dbt parse the project anew: in a place of their own, for this run alone.
+        parsed = ["--target-path", str(settings.home / "backfill")]
+        arguments = [*variables, *parsed, *context.args]
+        summary = _run(settings, arguments, "text_embeddings", what="embeddings")
         embedded = summary.rows("text_embeddings")
     refused = _refused(settings, planned)
     if as_json:
