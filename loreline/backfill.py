@@ -30,6 +30,9 @@ TABLES = {
     "embeddings": "embedding.text_embeddings",
 }
 
+# What of a chunk is embedded: the text that `text_hash` is of, as in the model `text_embeddings`.
+EMBEDDED_TEXT = "chunks.text"
+
 # A few batches: enough to tell the speed, not enough to be waited for.
 SAMPLE_TEXTS = 64
 
@@ -39,7 +42,7 @@ PENDING = """
 with texts as (
     select
         chunks.text_hash,
-        any_value(chunks.text) as text,
+        any_value({embedded_text}) as text,
         max(chunks.token_count) as token_count,
         max(documents.source_updated_at) as changed_at,
         count(documents.doc_id) > 0 as is_current
@@ -102,7 +105,7 @@ class Part:
             tables: those of TABLES, and the schema `operations`.
             config_hash: of the embedding configuration.
         """
-        return PENDING.format(**tables), {
+        return PENDING.format(**tables, embedded_text=EMBEDDED_TEXT), {
             "config_hash": config_hash,
             "strategy": self.chunking_strategy,
             "source": self.source,

@@ -20,14 +20,7 @@ if TYPE_CHECKING:
     from loreline.settings import Settings
 
 # What says which texts there are: brought up to date before they are counted.
-PREPARED = (
-    "embedding_models",
-    "chunking_strategies",
-    "model_prices",
-    "embedding_configurations",
-    "chunking_configurations",
-    "chunks",
-)
+PREPARED = ("+chunks", "+embedding_configurations", "model_prices")
 WITHOUT_TESTS = ("--exclude-resource-type", "test", "--exclude-resource-type", "unit_test")
 
 backfill = typer.Typer(help="Fill in, ahead of the build.", no_args_is_help=True)
@@ -69,8 +62,8 @@ def embeddings(
     """Embed what a configuration lacks, those of the newest documents first.
 
     Of one that is served or a candidate. What was embedded stays when it is stopped: the same
-    command goes on, and the next build finds it done. Chunks are brought up to date first, also for
-    a plan. All other options are those of dbt.
+    command goes on, and the next build finds it done. Documents and chunks are brought up to date
+    first, also for a plan. All other options are those of dbt.
     """
     from loreline.backfill import Part
     from loreline.settings import Settings

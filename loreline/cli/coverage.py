@@ -46,10 +46,12 @@ def coverage(
     import duckdb
 
     from loreline.lake.duck import connect
+    from loreline.postgres import check_schema
     from loreline.serving.coverage import coverage as computed
     from loreline.settings import Settings
 
     settings = Settings.load()
+    check_schema(settings.as_reader())
     with connect(settings.as_reader()) as lake:
         try:
             found = computed(lake, settings, model=model, strategy=strategy, source=source)

@@ -119,7 +119,11 @@ class CollectionState:
 
 
 def states(connection: psycopg.Connection, settings: Settings) -> list[CollectionState]:
-    """Every collection that Postgres knows, by name."""
+    """Every collection that Postgres knows, by name.
+
+    Raises:
+        LorelineError: the schema is older than this version of Loreline.
+    """
     query = _in_schema(
         settings,
         """
@@ -131,11 +135,14 @@ def states(connection: psycopg.Connection, settings: Settings) -> list[Collectio
         order by vector_collection
         """,
     )
-    with (
-        connection.transaction(),
-        connection.cursor(row_factory=class_row(CollectionState)) as cursor,
-    ):
-        return cursor.execute(query).fetchall()
+    try:
+        with (
+            connection.transaction(),
+            connection.cursor(row_factory=class_row(CollectionState)) as cursor,
+        ):
+            return cursor.execute(query).fetchall()
+    except psycopg.errors.UndefinedColumn as error:
+        raise LorelineError("Postgres has an older schema", "run `loreline upgrade`") from error
 
 
 def pushed_batch(

@@ -81,18 +81,35 @@ wanted as (
 ),
 
 -- How far each slice has been filled. A run that was killed, or that filled a part, moves nothing.
-progress as (
+cut as (
 
     select
-        case when model like '%embedding.text_embeddings' then 'embedding' else 'chunking' end
-            as kind,
         variant as config_hash,
         max(last_batch) as last_batch
     from {{ source("operations", "watermarks") }}
-    where
-        (model like '%embedding.text_embeddings' and upstream like '%knowledge.chunks')
-        or (model like '%knowledge.chunks' and upstream like '%knowledge.documents')
-    group by 1, 2
+    where model like '%knowledge.chunks' and upstream like '%knowledge.documents'
+    group by variant
+
+),
+
+embedded as (
+
+    select
+        variant as config_hash,
+        max(last_batch) as last_batch
+    from {{ source("operations", "watermarks") }}
+    where model like '%embedding.text_embeddings' and upstream like '%knowledge.chunks'
+    group by variant
+
+),
+
+-- Tables that this target never wrote are those of another, which filled them to their end.
+own_commits as (
+
+    select
+        count(case when model like '%knowledge.chunks' then 1 end) as of_chunks,
+        count(case when model like '%embedding.text_embeddings' then 1 end) as of_embeddings
+    from {{ source("operations", "commits") }}
 
 ),
 
@@ -113,7 +130,6 @@ last_chunks as (
 
 ),
 
--- Where no slice has a watermark, the tables are deferred to: whoever filled them did it to the end.
 decided as (
 
     select
@@ -122,21 +138,20 @@ decided as (
         or (
             (
                 coalesce(cut.last_batch, -1) >= last_document.last_batch
-                or not exists (select 1 from progress where kind = 'chunking')
+                or own_commits.of_chunks = 0
             )
             and (
                 coalesce(embedded.last_batch, -1) >= coalesce(last_chunks.last_batch, -1)
-                or not exists (select 1 from progress where kind = 'embedding')
+                or own_commits.of_embeddings = 0
             )
         ) as is_complete
     from wanted
     cross join last_document
+    cross join own_commits
     left join last_chunks on wanted.chunking_config_hash = last_chunks.config_hash
     left join served on wanted.vector_collection = served.vector_collection
-    left join progress as cut
-        on wanted.chunking_config_hash = cut.config_hash and cut.kind = 'chunking'
-    left join progress as embedded
-        on wanted.embedding_config_hash = embedded.config_hash and embedded.kind = 'embedding'
+    left join cut on wanted.chunking_config_hash = cut.config_hash
+    left join embedded on wanted.embedding_config_hash = embedded.config_hash
 
 ),
 

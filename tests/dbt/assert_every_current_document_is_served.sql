@@ -1,5 +1,5 @@
--- A row is a chunk of a document's current version, embedded, that a collection would not serve, and
--- no text of the document was refused.
+-- A row is a chunk of a document's current version, embedded, that a collection would not serve,
+-- although no text of the document was refused.
 {{ config(group="serving") }}
 
 with current_documents as (
@@ -30,7 +30,7 @@ embedded as (
         and {{ read_by(ref("vector_manifest"), ref("chunks"), "chunks._batch") }}
         and {{ read_by(ref("vector_manifest"), ref("text_embeddings"), "embeddings._batch") }}
 
-)
+),
 
 refused as (
 
