@@ -52,6 +52,8 @@ touched as (
     from {{ ref("chunks") }} as chunks
     inner join {{ ref("text_embeddings") }} as embeddings
         on chunks.text_hash = embeddings.text_hash
+    inner join {{ ref("served_collections") }} as collections
+        on embeddings.config_hash = collections.embedding_config_hash
     where {{ newer_than_watermark(ref("text_embeddings"), "embeddings") }}
 
 ),
