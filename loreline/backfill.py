@@ -8,8 +8,8 @@ The model `text_embeddings` embeds just these when dbt runs it with the variable
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
@@ -93,6 +93,26 @@ class Part:
     since: str | None = None
     documents: Sequence[str] | None = None
     limit: int | None = None
+
+    @classmethod
+    def from_variables(cls, value: Mapping[str, Any], known: Iterable[str]) -> Part:
+        """Read the value of dbt's variable `backfill`.
+
+        Raises:
+            LorelineError: it says something else, or names no configuration that is `known`.
+        """
+        names = {field.name for field in fields(cls)}
+        if not isinstance(value, Mapping) or not set(value) <= names:
+            raise LorelineError(
+                f"the variable backfill is {value!r}", f"it takes {', '.join(sorted(names))}"
+            )
+        known = sorted(known)
+        if value.get("embedding_model") not in known:
+            raise LorelineError(
+                f"there is no embedding model {value.get('embedding_model')} that is not retired",
+                f"there are {', '.join(known) or 'none'}",
+            )
+        return cls(**value)
 
     def variables(self) -> dict[str, Any]:
         """As the value of dbt's variable `backfill`."""

@@ -91,7 +91,7 @@ def embeddings(
     embedded = 0
     if planned.texts:
         if not yes:
-            typer.confirm("Embed them now?", default=True, abort=True)
+            typer.confirm("Embed them now?", default=True, abort=True, err=True)
         variables = ["--vars", json.dumps({"backfill": part.variables()})]
         # Variables make dbt parse the project anew: in a place of their own, for this run alone.
         parsed = ["--target-path", str(settings.home / "backfill")]

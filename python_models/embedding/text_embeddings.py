@@ -60,8 +60,9 @@ def model(dbt, session):
         "embeddings": known,
         "operations": f"{settings().prefix}operations",
     }
-    if part := variable("backfill"):
-        batches = backfilled(session, Part(**part), configurations, tables)
+    if value := variable("backfill"):
+        part = Part.from_variables(value, [row["embedding_model"] for row in configurations])
+        batches = backfilled(session, part, configurations, tables)
     else:
         batches = embedded(session, texts, is_said, configurations, known)
     return reader(SCHEMA, gathered(batches))

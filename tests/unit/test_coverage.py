@@ -274,6 +274,24 @@ def test_a_plan_counts_measures_and_prices(lake, asked) -> None:
     assert described(nothing).startswith("Nothing is missing: e ")
 
 
+def test_the_variable_of_dbt_is_read_back_and_what_it_cannot_say_is_refused() -> None:
+    part = Part("e", source="notion", documents=["notion:a"], limit=3)
+    assert part.variables() == {
+        "embedding_model": "e",
+        "source": "notion",
+        "documents": ["notion:a"],
+        "limit": 3,
+    }
+    assert Part.from_variables(part.variables(), ["c", "e"]) == part
+    for value, said in (
+        ({"model": "e"}, "it takes chunking_strategy, documents, embedding_model"),
+        ("e", "the variable backfill is 'e'"),
+        ({"embedding_model": "x"}, r"no embedding model x .* there are c, e$"),
+    ):
+        with pytest.raises(LorelineError, match=said):
+            Part.from_variables(value, ["e", "c"])
+
+
 def test_a_plan_for_what_is_not_there_names_what_is(lake) -> None:
     with pytest.raises(LorelineError, match=r"no embedding model x .* there are c, e, h"):
         plan(lake, SETTINGS, Part("x"))
