@@ -17,120 +17,146 @@ if TYPE_CHECKING:
 
 STATES = ("built", "missing", "stale", "failed")
 
-# One row per document and pair of configurations: what there is to build, and what was deleted and
-# is still there. Postgres is asked for its collections alone: which documents a collection holds is
-# what the manifest says of it up to the push that it had last (`loreline contents` compares both).
-COVERAGE = """
-with pairs as (
+# What is compared, in small numbers instead of long names: documents and pairs of configurations.
+PAIRS = """
+create or replace temp table coverage_pairs as
+select
+    row_number() over () as pair,
+    dense_rank() over (order by embeddings.config_hash) as embedding,
+    dense_rank() over (order by chunking.config_hash) as chunking,
+    embeddings.embedding_model,
+    chunking.chunking_strategy,
+    embeddings.config_hash as embedding_config_hash,
+    chunking.config_hash as chunking_config_hash,
+    embeddings.storage,
+    embeddings.status = 'served' and chunking.status = 'served' as is_served
+from lake.{prefix}embedding.embedding_configurations as embeddings
+cross join lake.{prefix}knowledge.chunking_configurations as chunking
+where
+    ($model is null or embeddings.embedding_model = $model)
+    and ($strategy is null or chunking.chunking_strategy = $strategy)
+"""
+
+DOCUMENTS = """
+create or replace temp table coverage_documents as
+select
+    row_number() over () as document,
+    doc_id,
+    document_version_id,
+    source,
+    title,
+    not is_deleted and not is_blank as is_current
+from lake.{prefix}knowledge.documents_current
+where $source is null or source = $source
+"""
+
+# One row per document and pair: what there is to build, and what was deleted and is still there.
+#
+# Texts are told apart by 64 bits of their hashes, which takes a fifth of the memory: that of a
+# million texts that lack a vector one has the bits of one among a hundred million that do not, has
+# a chance of five in a million.
+#
+# Postgres is asked for its collections alone: which documents a collection holds is what the
+# manifest says of it up to the push that it had last (`loreline contents` compares both).
+STATES_OF_ALL = """
+create or replace temp table coverage_states as
+with refused as (
     select
-        embeddings.embedding_model,
-        chunking.chunking_strategy,
-        embeddings.config_hash as embedding_config_hash,
-        chunking.config_hash as chunking_config_hash,
-        embeddings.storage,
-        embeddings.status = 'served' and chunking.status = 'served' as is_served
-    from lake.{prefix}embedding.embedding_configurations as embeddings
-    cross join lake.{prefix}knowledge.chunking_configurations as chunking
-    where
-        ($model is null or embeddings.embedding_model = $model)
-        and ($strategy is null or chunking.chunking_strategy = $strategy)
-),
-
-current_documents as (
-    select doc_id, document_version_id, source, title
-    from lake.{prefix}knowledge.documents_current
-    where not is_deleted and not is_blank and ($source is null or source = $source)
-),
-
-refused as (
-    select external_id as text_hash, origin as embedding_config_hash, any_value(detail) as reason
-    from pg.{prefix}operations.quarantine
-    where source = 'embedding'
-    group by external_id, origin
+        hash(set_aside.external_id) as text,
+        pairs.embedding,
+        any_value(set_aside.detail) as reason
+    from pg.{prefix}operations.quarantine as set_aside
+    inner join (select distinct embedding, embedding_config_hash from coverage_pairs) as pairs
+        on set_aside.origin = pairs.embedding_config_hash
+    where set_aside.source = 'embedding'
+    group by set_aside.external_id, pairs.embedding
 ),
 
 vectors as (
-    select text_hash, config_hash as embedding_config_hash, halfvec_sha256 is null as is_too_large
-    from lake.{prefix}embedding.text_embeddings
-    where config_hash in (select embedding_config_hash from pairs)
+    select
+        hash(embeddings.text_hash) as text,
+        pairs.embedding,
+        embeddings.halfvec_sha256 is null as is_too_large
+    from lake.{prefix}embedding.text_embeddings as embeddings
+    inner join (select distinct embedding, embedding_config_hash from coverage_pairs) as pairs
+        on embeddings.config_hash = pairs.embedding_config_hash
 ),
 
 texts as (
-    select chunks.doc_id, chunks.config_hash as chunking_config_hash, chunks.text_hash
+    select documents.document, pairs.chunking, hash(chunks.text_hash) as text
     from lake.{prefix}knowledge.chunks as chunks
-    semi join current_documents using (document_version_id)
-    where chunks.config_hash in (select chunking_config_hash from pairs)
+    inner join coverage_documents as documents using (document_version_id)
+    inner join (select distinct chunking, chunking_config_hash from coverage_pairs) as pairs
+        on chunks.config_hash = pairs.chunking_config_hash
+    where documents.is_current
 ),
 
 counted as (
     select
-        texts.doc_id,
-        texts.chunking_config_hash,
-        pairs.embedding_config_hash,
+        texts.document,
+        pairs.pair,
         count(*) as texts,
-        count(vectors.text_hash) as embedded,
+        count(vectors.text) as embedded,
         count(*) filter (pairs.storage = 'halfvec' and vectors.is_too_large) as too_large
     from texts
-    inner join pairs using (chunking_config_hash)
-    left join vectors using (text_hash, embedding_config_hash)
-    group by texts.doc_id, texts.chunking_config_hash, pairs.embedding_config_hash
+    inner join coverage_pairs as pairs using (chunking)
+    left join vectors on texts.text = vectors.text and pairs.embedding = vectors.embedding
+    group by texts.document, pairs.pair
 ),
 
 refusals as (
     select
-        texts.doc_id,
-        texts.chunking_config_hash,
-        refused.embedding_config_hash,
+        texts.document,
+        pairs.pair,
         count(*) as refused,
         any_value(refused.reason) as reason
     from texts
-    inner join refused using (text_hash)
-    anti join vectors using (text_hash, embedding_config_hash)
-    group by texts.doc_id, texts.chunking_config_hash, refused.embedding_config_hash
+    inner join refused using (text)
+    inner join coverage_pairs as pairs using (chunking, embedding)
+    anti join vectors on texts.text = vectors.text and pairs.embedding = vectors.embedding
+    group by texts.document, pairs.pair
 ),
 
 stores as (
     select
         stored.vector_collection,
-        stored.embedding_model,
-        stored.chunking_strategy,
         stored.pushed_batch,
-        pairs.embedding_config_hash is not null as is_of_now
+        named.pair,
+        named.embedding_config_hash = stored.embedding_config_hash
+        and named.chunking_config_hash = stored.chunking_config_hash
+        and named.storage = stored.storage as is_of_now
     from pg.{prefix}serving.collections as stored
-    left join pairs
-        on stored.embedding_config_hash = pairs.embedding_config_hash
-        and stored.chunking_config_hash = pairs.chunking_config_hash
-        and stored.storage = pairs.storage
-    where
-        stored.status = 'served'
-        and ($model is null or stored.embedding_model = $model)
-        and ($strategy is null or stored.chunking_strategy = $strategy)
+    inner join coverage_pairs as named using (embedding_model, chunking_strategy)
+    where stored.status = 'served'
 ),
 
 held as (
     select
-        stores.embedding_model,
-        stores.chunking_strategy,
-        manifest.doc_id,
-        any_value(manifest.document_version_id) as document_version_id,
-        any_value(stores.is_of_now) as is_of_now
+        documents.document,
+        stores.pair,
+        coalesce(bool_and(stores.is_of_now), false) as is_of_now,
+        coalesce(
+            bool_and(
+                stores.is_of_now
+                and documents.is_current
+                and manifest.document_version_id = documents.document_version_id
+            ),
+            false
+        ) as is_held_as_it_is
     from lake.{prefix}serving.vector_manifest as manifest
     inner join stores using (vector_collection)
+    inner join coverage_documents as documents on manifest.doc_id = documents.doc_id
     where not manifest.is_deleted and manifest._batch <= stores.pushed_batch
-    group by stores.embedding_model, stores.chunking_strategy, manifest.doc_id
+    group by documents.document, stores.pair
 ),
 
 current_states as (
     select
-        documents.doc_id,
-        documents.source,
-        documents.title,
-        pairs.embedding_model,
-        pairs.chunking_strategy,
+        documents.document,
+        pairs.pair,
         pairs.is_served,
-        held.doc_id is not null as is_held,
-        coalesce(held.is_of_now and held.document_version_id = documents.document_version_id, false)
-            as is_held_as_it_is,
+        held.document is not null as is_held,
+        coalesce(held.is_held_as_it_is, false) as is_held_as_it_is,
         coalesce(held.is_of_now, false) as is_of_now,
         coalesce(counted.texts, 0) as texts,
         coalesce(counted.embedded, 0) as embedded,
@@ -138,11 +164,12 @@ current_states as (
         coalesce(
             refusals.reason, 'a vector with values beyond what halfvec holds, or from before it'
         ) as refusal
-    from current_documents as documents
-    cross join pairs
-    left join counted using (doc_id, chunking_config_hash, embedding_config_hash)
-    left join refusals using (doc_id, chunking_config_hash, embedding_config_hash)
-    left join held using (doc_id, embedding_model, chunking_strategy)
+    from coverage_documents as documents
+    cross join coverage_pairs as pairs
+    left join counted on documents.document = counted.document and pairs.pair = counted.pair
+    left join refusals on documents.document = refusals.document and pairs.pair = refusals.pair
+    left join held on documents.document = held.document and pairs.pair = held.pair
+    where documents.is_current
 ),
 
 explained as (
@@ -162,37 +189,15 @@ explained as (
             when is_served and not is_held_as_it_is then 'embedded, not pushed'
         end as reason
     from current_states
-),
-
--- What is served although there is nothing of it to serve.
-left_over as (
-    select
-        held.doc_id,
-        documents.source,
-        documents.title,
-        held.embedding_model,
-        held.chunking_strategy,
-        true as is_served,
-        'stale' as state,
-        'deleted, and still served' as reason
-    from held
-    inner join lake.{prefix}knowledge.documents_current as documents
-        on held.doc_id = documents.doc_id
-    where
-        (documents.is_deleted or documents.is_blank)
-        and ($source is null or documents.source = $source)
 )
 
 select
-    doc_id,
-    source,
-    title,
-    embedding_model,
-    chunking_strategy,
+    document,
+    pair,
     is_served,
     state,
     reason || case
-        when state = 'built' or not is_held or is_held_as_it_is then ''
+        when not is_held or is_held_as_it_is then ''
         when is_of_now then '; an older version is served'
         else '; an older configuration is served'
     end as reason
@@ -200,7 +205,27 @@ from explained
 
 union all
 
-select * from left_over
+-- What is served although there is nothing of it to serve.
+select held.document, held.pair, true, 'stale', 'deleted, and still served'
+from held
+inner join coverage_documents as documents using (document)
+where not documents.is_current
+"""
+
+COVERAGE = """
+create or replace temp view coverage as
+select
+    documents.doc_id,
+    documents.source,
+    documents.title,
+    pairs.embedding_model,
+    pairs.chunking_strategy,
+    states.is_served,
+    states.state,
+    states.reason
+from coverage_states as states
+inner join coverage_documents as documents using (document)
+inner join coverage_pairs as pairs using (pair)
 """
 
 
@@ -275,7 +300,7 @@ def coverage(
     """Compute the states of all documents under all configurations that are not retired.
 
     Args:
-        lake: with both stores attached; gets a temporary table `coverage`.
+        lake: with both stores attached; gets a temporary view `coverage`.
         settings: the stores.
         model: only under this embedding model.
         strategy: only under this chunking strategy.
@@ -284,10 +309,14 @@ def coverage(
     Raises:
         duckdb.CatalogException: something that it reads was never built.
     """
-    lake.execute(
-        f"create or replace temp table coverage as {COVERAGE.format(prefix=settings.prefix)}",
-        {"model": model, "strategy": strategy, "source": source},
-    )
+    given = {"model": model, "strategy": strategy}
+    for statement, parameters in (
+        (PAIRS, given),
+        (DOCUMENTS, {"source": source}),
+        (STATES_OF_ALL, None),
+        (COVERAGE, None),
+    ):
+        lake.execute(statement.format(prefix=settings.prefix), parameters)
     return Coverage(lake)
 
 
