@@ -182,6 +182,11 @@ def is_full_refresh() -> bool:
     return _running.model.full_refresh
 
 
+def variable(name: str) -> Any:
+    """A variable that dbt was given with `--vars`; None where it was not."""
+    return _running.model.variables.get(name)
+
+
 def table_name(relation: duckdb.DuckDBPyRelation) -> str:
     """`lake.schema.table` of what `dbt.ref(…)` gave, for SQL that a Python model writes itself."""
     found = _UPSTREAM.search(relation.sql_query())

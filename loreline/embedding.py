@@ -27,7 +27,7 @@ from rich.progress import (
 from rich.text import Text
 
 from loreline.errors import LorelineError
-from loreline.serving.fingerprints import vector_sha256
+from loreline.serving.fingerprints import HALFVEC_LIMIT, halfvec_sha256, vector_sha256
 from loreline.settings import Settings
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ SCHEMA = pa.schema(
         pa.field("text_hash", pa.string(), nullable=False),
         pa.field("embedding", pa.list_(pa.field("element", pa.float32())), nullable=False),
         pa.field("vector_sha256", pa.string(), nullable=False),
+        pa.field("halfvec_sha256", pa.string()),
     ]
 )
 
@@ -61,10 +62,16 @@ class EmbeddingConfiguration:
         embedding_model: the variant's name.
         model: hub id or folder of a sentence-transformers model.
         revision: commit, tag or branch of the hub's repository; ignored for a folder.
-        dimensions: length of a vector.
-        max_tokens: most tokens of a text, special tokens included; longer ones are rejected.
-        normalize: scale vectors to length 1.
+        dimensions: length of a vector as it is kept.
+        max_tokens: most tokens of a text, its prefix and special tokens included; longer ones are
+            rejected.
+        normalize: scale vectors to length 1, after they were cut off.
         batch_size: texts encoded at a time.
+        model_dimensions: length of a vector as the model gives it, of which the first `dimensions`
+            are kept (Matryoshka); 0 where that is all of them.
+        query_prefix: what the model wants to read before a question.
+        passage_prefix: what it wants to read before a text that is to be found.
+        storage: the type of pgvector that holds the vectors: vector or halfvec.
     """
 
     embedding_model: str = "all-minilm-l6-v2"
@@ -74,11 +81,16 @@ class EmbeddingConfiguration:
     max_tokens: int = 256
     normalize: bool = True
     batch_size: int = 32
+    model_dimensions: int = 0
+    query_prefix: str = ""
+    passage_prefix: str = ""
+    storage: str = "vector"
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> EmbeddingConfiguration:
         """Take the fields that a row of the seed, or of a model made from it, holds."""
-        return cls(**{field.name: row[field.name] for field in fields(cls) if field.name in row})
+        names = {field.name for field in fields(cls)}
+        return cls(**{k: value for k, value in row.items() if k in names and value is not None})
 
 
 @dataclass(frozen=True)
@@ -95,7 +107,7 @@ class Encoder(Protocol):
     configuration: EmbeddingConfiguration
 
     def token_counts(self, texts: list[str]) -> list[int]:
-        """Tokens of each text, special tokens included."""
+        """Tokens of each text, prefix and special tokens included."""
 
     def encode(self, texts: list[str]) -> np.ndarray:
         """Vectors in the order of the texts: float32, shape (texts, dimensions)."""
@@ -110,13 +122,24 @@ class SentenceEncoder:
     tokenizer: Tokenizer
 
     def token_counts(self, texts: list[str]) -> list[int]:
-        """Tokens of each text, special tokens included; what is beyond the limit counts too."""
-        return self.tokenizer.counts(texts)
+        """Tokens of each text, prefix and special tokens included, also beyond the limit."""
+        prefix = self.configuration.passage_prefix
+        return self.tokenizer.counts([prefix + text for text in texts])
 
     def encode(self, texts: list[str]) -> np.ndarray:
         """Vectors in the order of the texts: float32, shape (texts, dimensions)."""
+        return self._encode(texts, self.configuration.passage_prefix)
+
+    def encode_query(self, question: str) -> np.ndarray:
+        """The vector of a question, shape (dimensions,); what is too long is cut off."""
+        return self._encode([question], self.configuration.query_prefix)[0]
+
+    def _encode(self, texts: list[str], prefix: str) -> np.ndarray:
         return self.model.encode(
             texts,
+            # Also where it is empty: a model may bring a default prompt of its own.
+            prompt=prefix,
+            truncate_dim=self.configuration.dimensions,
             batch_size=self.configuration.batch_size,
             normalize_embeddings=self.configuration.normalize,
             show_progress_bar=False,
@@ -177,11 +200,14 @@ def load_encoder(configuration: EmbeddingConfiguration, settings: Settings) -> S
 def _check_fits(model: SentenceTransformer, configuration: EmbeddingConfiguration) -> None:
     name = f"embedding model {configuration.embedding_model!r}"
     dimensions = model.get_embedding_dimension()
-    if dimensions != configuration.dimensions:
+    expected = configuration.model_dimensions or configuration.dimensions
+    if dimensions != expected or configuration.dimensions > expected:
+        kept = configuration.dimensions
+        said = f"{kept} of {expected}" if kept != expected else expected
         raise LorelineError(
-            f"{name} has {dimensions} dimensions, its configuration says"
-            f" {configuration.dimensions}",
-            "correct `dimensions` in the seed embedding_models",
+            f"{name} has {dimensions} dimensions, its configuration says {said}",
+            "correct `dimensions` in the seed embedding_models; to keep only the first of them,"
+            " give the model's own number as `model_dimensions`",
         )
     readable = getattr(model.tokenizer, "model_max_length", configuration.max_tokens)
     if configuration.max_tokens > readable:
@@ -215,7 +241,8 @@ def encode_slices(
 
     Yields:
         Batches of SCHEMA in the order of the texts, rejected ones left out; `vector_sha256` is of
-        the bytes that pgvector's `vector_send` gives.
+        the bytes that pgvector's `vector_send` gives, `halfvec_sha256` of those of `halfvec_send`,
+        null where a halfvec cannot hold the vector.
 
     Raises:
         LorelineError: at the end, when texts were rejected and there is no `on_rejected`.
@@ -264,18 +291,18 @@ def _encode_slice(
             reasons |= dict.fromkeys(rows, f"vectors of shape {encoded.shape}, not {shape}")
         advance(len(rows))
     usable = np.array([row for row in range(len(texts)) if row not in reasons], int)
-    faults = vector_faults(vectors[usable], configuration.normalize)
+    faults = vector_faults(vectors[usable], configuration.normalize, configuration.storage)
     reasons |= {int(usable[place]): fault for place, fault in faults.items()}
     kept = [row for row in range(len(texts)) if row not in reasons]
     rejected = [RejectedText(pairs[row][0], reasons[row]) for row in sorted(reasons)]
     return _record_batch([pairs[row][0] for row in kept], vectors[kept]), rejected
 
 
-def vector_faults(vectors: np.ndarray, normalize: bool) -> dict[int, str]:
+def vector_faults(vectors: np.ndarray, normalize: bool, storage: str = "vector") -> dict[int, str]:
     """What is wrong with which row of an array of vectors, shape (texts, dimensions).
 
-    Not finite; of no length; not of length 1 although `normalize`; or, in a slice of
-    LEAST_CONSTANT_SLICE and more, all the same.
+    Not finite; beyond what `storage` holds; of no length; not of length 1 although `normalize`; or,
+    in a slice of LEAST_CONSTANT_SLICE and more, all the same.
     """
     with np.errstate(over="ignore", invalid="ignore"):
         lengths = np.linalg.norm(vectors, axis=1)
@@ -286,6 +313,8 @@ def vector_faults(vectors: np.ndarray, normalize: bool) -> dict[int, str]:
     checks = {
         "a vector of another length than 1": normalize & ~(np.abs(lengths - 1) <= 1e-3),
         "a vector of length 0": lengths < 1e-6,
+        "a vector with values beyond what halfvec holds": (storage == "halfvec")
+        & (np.abs(vectors) >= HALFVEC_LIMIT).any(axis=1),
         "a vector with values that are not finite": ~np.isfinite(vectors).all(axis=1),
     }
     return {int(row): fault for fault, found in checks.items() for row in np.flatnonzero(found)}
@@ -295,8 +324,12 @@ def _record_batch(hashes: list[str], vectors: np.ndarray) -> pa.RecordBatch:
     rows, dimensions = vectors.shape
     places = pa.array(np.arange(0, (rows + 1) * dimensions, dimensions, dtype=np.int32))
     embeddings = pa.ListArray.from_arrays(places, pa.array(vectors.ravel()))
-    digests = [vector_sha256(vector) for vector in vectors]
-    columns = [pa.array(hashes, pa.string()), embeddings, pa.array(digests, pa.string())]
+    columns = [
+        pa.array(hashes, pa.string()),
+        embeddings,
+        pa.array([vector_sha256(vector) for vector in vectors], pa.string()),
+        pa.array([halfvec_sha256(vector) for vector in vectors], pa.string()),
+    ]
     return pa.RecordBatch.from_arrays(
         [column.cast(field.type) for column, field in zip(columns, SCHEMA, strict=True)],
         schema=SCHEMA,

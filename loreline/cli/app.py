@@ -7,9 +7,11 @@ from typing import Annotated
 import typer
 
 from loreline.cli import stack
+from loreline.cli.backfill import backfill
 from loreline.cli.build import build
 from loreline.cli.contents import contents
 from loreline.cli.conversations import diff, node, sessions, tree
+from loreline.cli.coverage import coverage
 from loreline.cli.datasets import dataset, datasets, freeze
 from loreline.cli.history import history
 from loreline.cli.ingest import ingest
@@ -66,8 +68,9 @@ app.command(
     rich_help_panel=LOAD,
     context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
 )(build)
+app.add_typer(backfill, name="backfill", rich_help_panel=LOAD)
 app.command("run-sample", rich_help_panel=LOAD)(run_sample)
-for command in (search, sql, history, contents):
+for command in (search, sql, history, contents, coverage):
     app.command(rich_help_panel=ASK)(command)
 app.add_typer(session, name="session", rich_help_panel=TALK)
 for command in (sessions, tree, node, diff, replay):

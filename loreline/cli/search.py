@@ -153,16 +153,20 @@ def ask_present(
 
     with connect(settings.as_reader()) as postgres:
         state = _served(postgres, settings, collection)
-        names = {
-            "vector_collection": state.vector_collection,
-            "embedding_model": state.embedding_model,
-        }
-        row = _one(lake, CONFIGURATION.format(prefix=settings.prefix), names)
+        # A collection pushed before it kept them takes the settings from the lake.
+        configuration = state.question_embedding or _one(
+            lake,
+            CONFIGURATION.format(prefix=settings.prefix),
+            {
+                "vector_collection": state.vector_collection,
+                "embedding_model": state.embedding_model,
+            },
+        )
         hits = search_postgres(
             postgres,
             settings,
             question.text,
-            embed(question.text, row, settings),
+            embed(question.text, configuration, settings),
             question.principals,
             question.k,
             question.filters,
@@ -209,12 +213,15 @@ def ask_past(
 
 
 def embed(text: str, configuration: Mapping[str, Any], settings: Settings) -> np.ndarray:
-    """The question's embedding, shape (dimensions,); what the model does not read is cut off."""
+    """The question's embedding as the collection's own configuration makes it, shape (dimensions,).
+
+    What the model does not read is cut off.
+    """
     with _waiting("loading the embedding model"):
         from loreline.embedding import EmbeddingConfiguration, load_encoder
 
         encoder = load_encoder(EmbeddingConfiguration.from_row(configuration), settings)
-        return encoder.encode([text])[0]
+        return encoder.encode_query(text)
 
 
 def print_answer(answer: Answer, *, explain: bool) -> None:

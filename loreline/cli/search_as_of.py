@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -27,10 +28,11 @@ TABLES = {
     "documents": "knowledge.documents_current",
 }
 
+# Where both have a column, the collection's counts.
 COLLECTIONS = """
-select collections.vector_collection, collections.is_default, configurations.*
+select configurations.*, collections.*
 from {collections} as collections
-inner join {configurations} as configurations
+left join {configurations} as configurations
     on collections.embedding_config_hash = configurations.config_hash
 order by collections.vector_collection
 """
@@ -150,7 +152,8 @@ class PastLake:
                 f"collection {name or '(default)'} was not served at {_shown(self.moment)}",
                 f"there were {', '.join(r['vector_collection'] for r in rows) or 'none'}",
             )
-        return wanted[0]
+        # The settings for questions, as far as they were kept with the collection at that time.
+        return wanted[0] | json.loads(wanted[0].get("question_embedding") or "{}")
 
     def search(
         self,
@@ -170,7 +173,7 @@ class PastLake:
         since = filters.get("since")
         parameters = {
             "vector_collection": collection["vector_collection"],
-            "config_hash": collection["config_hash"],
+            "config_hash": collection["embedding_config_hash"],
             "query": [float(x) for x in embedding],
             "principals": list(principals),
             "k": k,

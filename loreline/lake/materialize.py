@@ -282,6 +282,9 @@ def materialize_batches(
         if find_table(table.catalog, model.relation) is None:
             rows = pa.RecordBatchReader.from_batches(batches.schema, [])
             commits += _kept(table.overwrite(rows, model.writer, partition_by=model.partition_by))
+        elif table.stored:
+            # Also where there was no row to bring a new column along.
+            add_columns(table.stored, batches.schema)
         table.save_watermarks(reading.watermarks())
     if not commits:
         return _message(None)

@@ -6,11 +6,13 @@ import os
 from collections.abc import Callable, Iterable
 from dataclasses import astuple, dataclass
 
+import numpy as np
 import psycopg
 import pyarrow as pa
 import pyarrow.compute as pc
 from psycopg.sql import SQL, Composable, Identifier, Literal
 
+from loreline.serving.fingerprints import STORAGES
 from loreline.serving.rows import (
     ATTRIBUTES,
     COLUMNS,
@@ -18,6 +20,7 @@ from loreline.serving.rows import (
     copy_cursor,
     copy_into,
     live_rows,
+    stored_columns,
 )
 
 # An index is built in memory up to here; beyond, pgvector goes on more slowly on disk.
@@ -53,6 +56,7 @@ class ChunkTable:
     number: int
     vector_collection: str
     dimensions: int
+    storage: str
     text_search_config: str
     report: Progress
 
@@ -62,11 +66,11 @@ class ChunkTable:
         COPY is fastest into a bare unlogged table; words are split on several cores by the one kind
         of statement that writes what parallel workers compute.
         """
-        cursor = copy_cursor(self.connection)
+        cursor = copy_cursor(self.connection, self.storage)
         self._run("create unlogged table {copied} ({types})")
         documents = chunks = 0
         for rows in tables:
-            copy_into(cursor, self._identifier("_copied"), live_rows(rows), self.dimensions)
+            self._copy(cursor, self._identifier("_copied"), live_rows(rows))
             documents += pc.count_distinct(rows["doc_id"]).as_py()
             chunks += cursor.rowcount
             self.report("copied", chunks)
@@ -78,7 +82,7 @@ class ChunkTable:
         self.report("split into words", chunks)
         self._run("create table {chunks} ({types_and_rules}, lexemes tsvector not null)")
         self._run(
-            "alter table {chunks} alter embedding type vector({dimensions})",
+            "alter table {chunks} alter embedding type {storage}({dimensions})",
             dimensions=Literal(self.dimensions),
         )
         # Scoring reads the lexemes of thousands of rows: out of line or compressed they would take
@@ -108,7 +112,7 @@ class ChunkTable:
         if not rows.num_rows:
             return PushResult()
         self._run("create temp table pushed ({types}) on commit drop")
-        copy_into(copy_cursor(self.connection), Identifier("pushed"), rows, self.dimensions)
+        self._copy(copy_cursor(self.connection, self.storage), Identifier("pushed"), rows)
         self._run("analyze pushed (chunk_id, doc_id)")
         self._run(_FIND_CHANGES)
         found = dict(self._run("select change, count(*) from changes group by change").fetchall())
@@ -170,7 +174,7 @@ class ChunkTable:
             m: links of a node of the vector index.
             ef_construction: candidates considered for those links.
         """
-        vector_index = SQL("hnsw (embedding vector_cosine_ops) with (m = {}, ef_construction = {})")
+        vector_index = SQL("hnsw (embedding {}) with (m = {}, ef_construction = {})")
         indexes = {
             # A list of pending entries would slow down every search until it is merged.
             "lexemes": SQL("gin (lexemes) with (fastupdate = off)"),
@@ -179,11 +183,14 @@ class ChunkTable:
             "container": SQL("btree (container)"),
             "author_id": SQL("btree (author_id)"),
             "source_updated_at": SQL("btree (source_updated_at)"),
-            "embedding": vector_index.format(Literal(m), Literal(ef_construction)),
+            "embedding": vector_index.format(
+                SQL(f"{self.storage}_cosine_ops"), Literal(m), Literal(ef_construction)
+            ),
         }
         chunks = self._run("select count(*) from {chunks}").fetchone()[0]
+        memory_mb = _index_memory_mb(chunks, self.dimensions, self.storage, m)
         for column, definition in indexes.items():
-            self._build_index(column, definition, _index_memory_mb(chunks, self.dimensions, m))
+            self._build_index(column, definition, memory_mb)
             self.report(f"indexed {column}", chunks)
         self._run("analyze {chunks}")
 
@@ -198,6 +205,9 @@ class ChunkTable:
             where vector_collection = {collection}
             """
         )
+
+    def _copy(self, cursor: psycopg.Cursor, target: Identifier, rows: pa.Table) -> None:
+        copy_into(cursor, target, rows, self.dimensions, self.storage)
 
     def _build_index(self, column: str, definition: Composable, memory_mb: int) -> None:
         workers = (os.cpu_count() or 1) - 1
@@ -234,8 +244,10 @@ class ChunkTable:
             "split": self._identifier("_split"),
             "split_text": split_text.format(serving, Literal(self.text_search_config)),
             "columns": _each("{name}", COLUMNS),
-            "types": _each("{name} {type}", COLUMNS),
-            "types_and_rules": _each("{name} {type} {rule}", COLUMNS),
+            "types": _each("{name} {type}", stored_columns(self.storage)),
+            "types_and_rules": _each("{name} {type} {rule}", stored_columns(self.storage)),
+            "storage": SQL(self.storage),
+            "send": SQL(f"{self.storage}_send"),
             "assignments": _each("{name} = pushed.{name}", ATTRIBUTES),
             "held_attributes": _each("held.{name}", ATTRIBUTES),
             "pushed_attributes": _each("pushed.{name}", ATTRIBUTES),
@@ -243,9 +255,9 @@ class ChunkTable:
         return self.connection.execute(SQL(statement).format(**common, **parts))
 
 
-def _index_memory_mb(chunks: int, dimensions: int, m: int) -> int:
+def _index_memory_mb(chunks: int, dimensions: int, storage: str, m: int) -> int:
     """What pgvector needs to build an index in memory: vectors, links, and what is around."""
-    node = 4 * dimensions + 2 * m * 16 + 256
+    node = np.dtype(STORAGES[storage]).itemsize * dimensions + 2 * m * 16 + 256
     return min(max(64, chunks * node * 5 // 4 >> 20), MOST_INDEX_MEMORY_MB)
 
 
@@ -270,7 +282,7 @@ select
         when pushed.doc_id is null then 'delete'
         when
             held.text <> pushed.text
-            or vector_send(held.embedding) <> vector_send(pushed.embedding)
+            or {send}(held.embedding) <> {send}(pushed.embedding)
             then 'replace'
         when ({held_attributes}) is distinct from ({pushed_attributes}) then 'update'
         else 'keep'

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 import psycopg
 import pyarrow as pa
@@ -38,7 +39,7 @@ __all__ = [
 ]
 
 # pgvector indexes vectors of up to so many dimensions.
-MOST_DIMENSIONS = 2_000
+MOST_DIMENSIONS = {"vector": 2_000, "halfvec": 4_000}
 
 # Rows that are compared and swapped in one transaction, and rows of one COPY of a new collection.
 ROWS_PER_SWAP = 2_000
@@ -58,6 +59,10 @@ class Collection:
         chunking_strategy: the chunking variant. A new collection replaces the one of the same two.
         config_hash: of both configurations.
         dimensions: of the embeddings.
+        storage: the type of pgvector that holds them, vector or halfvec.
+        embedding_config_hash: of the embedding configuration.
+        chunking_config_hash: of the chunking configuration.
+        question_embedding: the settings, as JSON, that questions are embedded with.
         text_search_config: the Postgres text search configuration that splits texts into words.
         is_default: whether a search that names no collection means this one.
         hnsw_m: links of a node of the vector index; used when it is built.
@@ -71,14 +76,25 @@ class Collection:
     dimensions: int
     text_search_config: str = "english"
     is_default: bool = False
+    storage: str = "vector"
+    embedding_config_hash: str | None = None
+    chunking_config_hash: str | None = None
+    question_embedding: str | None = None
     hnsw_m: int = 16
     hnsw_ef_construction: int = 100
 
     def __post_init__(self) -> None:
-        if not 1 <= self.dimensions <= MOST_DIMENSIONS:
+        if self.storage not in MOST_DIMENSIONS:
+            raise LorelineError(
+                f"collection {self.vector_collection} is to be stored as {self.storage!r}",
+                f"use {' or '.join(MOST_DIMENSIONS)}",
+            )
+        most = MOST_DIMENSIONS[self.storage]
+        if not 1 <= self.dimensions <= most:
             raise LorelineError(
                 f"collection {self.vector_collection} has {self.dimensions} dimensions",
-                f"pgvector indexes 1 to {MOST_DIMENSIONS}: use a model with fewer",
+                f"pgvector indexes a {self.storage} of 1 to {most}: keep fewer"
+                + (" or store them as halfvec" if self.storage == "vector" else ""),
             )
 
 
@@ -98,26 +114,35 @@ class CollectionState:
     pushed_batch: int | None
     row_count: int
     built_at: datetime | None
+    storage: str
+    question_embedding: dict[str, Any] | None
 
 
 def states(connection: psycopg.Connection, settings: Settings) -> list[CollectionState]:
-    """Every collection that Postgres knows, by name."""
+    """Every collection that Postgres knows, by name.
+
+    Raises:
+        LorelineError: the schema is older than this version of Loreline.
+    """
     query = _in_schema(
         settings,
         """
         select
             vector_collection, embedding_model, chunking_strategy, config_hash, dimensions,
             text_search_config, status, is_default, table_number, pushed_batch,
-            chunk_count as row_count, built_at
+            chunk_count as row_count, built_at, storage, question_embedding
         from {serving}.collections
         order by vector_collection
         """,
     )
-    with (
-        connection.transaction(),
-        connection.cursor(row_factory=class_row(CollectionState)) as cursor,
-    ):
-        return cursor.execute(query).fetchall()
+    try:
+        with (
+            connection.transaction(),
+            connection.cursor(row_factory=class_row(CollectionState)) as cursor,
+        ):
+            return cursor.execute(query).fetchall()
+    except psycopg.errors.UndefinedColumn as error:
+        raise LorelineError("Postgres has an older schema", "run `loreline upgrade`") from error
 
 
 def pushed_batch(
@@ -150,9 +175,12 @@ def stored_vectors(
     if state is None or state.pushed_batch is None:
         return schema.empty_table()
     statement = SQL(
-        "select text_hash, encode(sha256(vector_send(embedding)), 'hex'), embedding::real[]"
+        "select text_hash, encode(sha256({}(embedding)), 'hex'), embedding::real[]"
         " from {} where doc_id = any(%s)"
-    ).format(Identifier(f"{settings.prefix}serving", f"chunks_{state.table_number}"))
+    ).format(
+        SQL(f"{state.storage}_send"),
+        Identifier(f"{settings.prefix}serving", f"chunks_{state.table_number}"),
+    )
     with connection.transaction():
         rows = connection.execute(statement, [list(doc_ids)], binary=True).fetchall()
     columns = list(zip(*rows, strict=True)) or [()] * len(schema)
@@ -316,6 +344,7 @@ def _table(
         number=state.table_number,
         vector_collection=state.vector_collection,
         dimensions=state.dimensions,
+        storage=state.storage,
         text_search_config=state.text_search_config,
         report=progress or (lambda step, chunks: None),
     )
@@ -355,6 +384,7 @@ def _registered(
         "config_hash",
         "dimensions",
         "text_search_config",
+        "storage",
     )
     identity = [getattr(collection, name) for name in names]
     statement = _in_schema(
@@ -362,10 +392,27 @@ def _registered(
         """
         insert into {serving}.collections (
             vector_collection, embedding_model, chunking_strategy, config_hash, dimensions,
-            text_search_config
+            text_search_config, storage
         )
-        values (%s, %s, %s, %s, %s, %s)
+        values (%s, %s, %s, %s, %s, %s, %s)
         on conflict (vector_collection) do nothing
+        """,
+    )
+    # A collection that was made before these were kept gets them with its next push.
+    describe = _in_schema(
+        settings,
+        """
+        update {serving}.collections
+        set
+            embedding_config_hash = %(embedding_config_hash)s,
+            chunking_config_hash = %(chunking_config_hash)s,
+            question_embedding = %(question_embedding)s::json
+        where
+            vector_collection = %(vector_collection)s
+            and (embedding_config_hash, chunking_config_hash, question_embedding::text)
+            is distinct from (
+                %(embedding_config_hash)s, %(chunking_config_hash)s, %(question_embedding)s::text
+            )
         """,
     )
     try:
@@ -382,6 +429,7 @@ def _registered(
             f"collection {collection.vector_collection} is there with another configuration",
             "give each configuration a name of its own",
         )
+    connection.execute(describe, asdict(collection))
     return state
 
 

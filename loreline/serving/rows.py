@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import psycopg
@@ -15,7 +15,7 @@ from psycopg.sql import SQL, Composable, Identifier
 from psycopg.types import TypeInfo
 
 from loreline.errors import LorelineError
-from loreline.serving.fingerprints import vector_bytes
+from loreline.serving.fingerprints import STORAGES, vector_bytes
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,14 @@ COLUMNS = (KEY, *ATTRIBUTES, *CONTENT)
 CHUNK_SCHEMA = pa.schema([(column.name, column.arrow_type) for column in COLUMNS])
 
 
+def stored_columns(storage: str) -> tuple[Column, ...]:
+    """COLUMNS with the type of pgvector that holds the embeddings."""
+    return tuple(
+        replace(column, postgres_type=storage) if column.name == "embedding" else column
+        for column in COLUMNS
+    )
+
+
 def whole_documents(batches: Iterable[pa.RecordBatch], least_rows: int) -> Iterator[pa.Table]:
     """Regroup rows, ordered by `doc_id`, into tables of CHUNK_SCHEMA that split no document.
 
@@ -92,34 +100,36 @@ def live_rows(table: pa.Table) -> pa.Table:
     return table.filter(table["chunk_id"].is_valid())
 
 
-def copy_cursor(connection: psycopg.Connection) -> psycopg.Cursor:
-    """A cursor that knows how to write vectors.
+def copy_cursor(connection: psycopg.Connection, storage: str) -> psycopg.Cursor:
+    """A cursor that knows how to write embeddings of a type of pgvector.
 
     Raises:
-        LorelineError: the database has no pgvector.
+        LorelineError: the database has no such type.
     """
-    vector = TypeInfo.fetch(connection, "vector")
+    vector = TypeInfo.fetch(connection, storage)
     if vector is None:
-        raise LorelineError("Postgres has no type vector", "run `loreline upgrade`")
+        raise LorelineError(f"Postgres has no type {storage}", "run `loreline upgrade`")
     cursor = connection.cursor()
     vector.register(cursor)
     cursor.adapters.register_dumper(None, type("", (_EncodedVector,), {"oid": vector.oid}))
     return cursor
 
 
-def copy_into(cursor: psycopg.Cursor, target: Composable, rows: pa.Table, dimensions: int) -> None:
+def copy_into(
+    cursor: psycopg.Cursor, target: Composable, rows: pa.Table, dimensions: int, storage: str
+) -> None:
     """COPY rows of CHUNK_SCHEMA into a Postgres table, through a cursor of `copy_cursor`.
 
     Raises:
         LorelineError: a row is one that the table cannot hold.
     """
     columns = [rows[column.name].to_pylist() for column in COLUMNS[:-1]]
-    columns.append(_encoded_vectors(rows, dimensions))
+    columns.append(_encoded_vectors(rows, dimensions, storage))
     names = SQL(", ").join(Identifier(column.name) for column in COLUMNS)
     statement = SQL("copy {} ({}) from stdin (format binary)").format(target, names)
     try:
         with cursor.copy(statement) as copy:
-            copy.set_types([column.postgres_type for column in COLUMNS])
+            copy.set_types([column.postgres_type for column in stored_columns(storage)])
             for row in zip(*columns, strict=True):
                 copy.write_row(row)
     except (psycopg.DataError, psycopg.IntegrityError) as error:
@@ -154,7 +164,7 @@ def _check_order(doc_ids: pa.ChunkedArray) -> None:
         raise LorelineError("the rows to push are not ordered by document", "order them by doc_id")
 
 
-def _encoded_vectors(rows: pa.Table, dimensions: int) -> list[bytes | None]:
+def _encoded_vectors(rows: pa.Table, dimensions: int, storage: str) -> list[bytes | None]:
     """The embeddings as pgvector reads them; the format is `fingerprints.vector_bytes`'."""
     embeddings = rows["embedding"].combine_chunks()
     misfits = pc.and_kleene(
@@ -168,6 +178,15 @@ def _encoded_vectors(rows: pa.Table, dimensions: int) -> list[bytes | None]:
             "push a collection with the embeddings of its own configuration",
         )
     matrix = embeddings.flatten().to_numpy(zero_copy_only=False).reshape(-1, dimensions)
+    with np.errstate(over="ignore"):
+        values = matrix.astype(STORAGES[storage])
+    too_large = np.isinf(values).any(axis=1) & np.isfinite(matrix).all(axis=1)
+    if too_large.any():
+        chunk_id = live_rows(rows)["chunk_id"][int(too_large.argmax())]
+        raise LorelineError(
+            f"the embedding of chunk {chunk_id} has values beyond what {storage} holds",
+            "normalize the vectors, or store them as vector",
+        )
     header = vector_bytes(np.zeros(dimensions))[:4]
-    encoded = (header + vector.tobytes() for vector in matrix.astype(">f4"))
+    encoded = (header + vector.tobytes() for vector in values)
     return [next(encoded) if is_chunk else None for is_chunk in embeddings.is_valid().to_pylist()]

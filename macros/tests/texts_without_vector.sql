@@ -5,8 +5,7 @@ with wanted as (
 
     select
         texts.text_hash,
-        configurations.config_hash,
-        configurations.embedding_model
+        configurations.config_hash
     from {{ relation }} as texts
     cross join {{ ref("embedding_configurations") }} as configurations
     where
@@ -14,7 +13,7 @@ with wanted as (
         and {{ read_by(
             ref("text_embeddings"), relation, "texts._batch", "configurations.config_hash"
         ) }}
-    group by texts.text_hash, configurations.config_hash, configurations.embedding_model
+    group by texts.text_hash, configurations.config_hash
 
 )
 
@@ -28,6 +27,6 @@ left join {{ ref("text_embeddings") }} as embeddings
 left join {{ postgres_table("operations", "quarantine") }} as set_aside
     on set_aside.source = 'embedding'
     and wanted.text_hash = set_aside.external_id
-    and wanted.embedding_model = set_aside.origin
+    and wanted.config_hash = set_aside.origin
 where embeddings.text_hash is null and set_aside.fingerprint is null
 {%- endmacro %}

@@ -1,6 +1,6 @@
 -- One row per chunk that a collection in Postgres should hold, or held once (`is_deleted`).
--- A document's new version takes over when each of its chunks is embedded or set aside as unusable;
--- until then the chunks of the version before stay, under the permissions of now.
+-- A document's new version takes over when each of its chunks is embedded; until then, and where a
+-- text was refused, the chunks of the version before stay, under the permissions of now.
 {{ config(
     materialized="incremental",
     incremental_strategy="merge",
@@ -52,6 +52,8 @@ touched as (
     from {{ ref("chunks") }} as chunks
     inner join {{ ref("text_embeddings") }} as embeddings
         on chunks.text_hash = embeddings.text_hash
+    inner join {{ ref("served_collections") }} as collections
+        on embeddings.config_hash = collections.embedding_config_hash
     where {{ newer_than_watermark(ref("text_embeddings"), "embeddings") }}
 
 ),
@@ -62,6 +64,7 @@ pairs as (
         collections.vector_collection,
         collections.chunking_config_hash,
         collections.embedding_config_hash,
+        collections.storage,
         documents.doc_id,
         documents.document_version_id,
         documents.is_deleted,
@@ -76,15 +79,6 @@ pairs as (
 
 ),
 
--- Texts without a usable vector.
-rejected as (
-
-    select distinct external_id as text_hash
-    from {{ source("operations", "quarantine") }}
-    where source = 'embedding'
-
-),
-
 wanted as (
 
     select
@@ -93,8 +87,10 @@ wanted as (
         pairs.doc_id,
         pairs.document_version_id,
         chunks.text_hash,
-        embeddings.vector_sha256,
-        coalesce(embeddings.vector_sha256, rejected.text_hash) is not null as is_settled,
+        case
+            when pairs.storage = 'halfvec' then embeddings.halfvec_sha256
+            else embeddings.vector_sha256
+        end as vector_sha256,
         pairs.allowed_principals
     from pairs
     inner join {{ ref("chunks") }} as chunks
@@ -103,7 +99,6 @@ wanted as (
     left join {{ ref("text_embeddings") }} as embeddings
         on chunks.text_hash = embeddings.text_hash
         and pairs.embedding_config_hash = embeddings.config_hash
-    left join rejected on chunks.text_hash = rejected.text_hash
     where not pairs.is_deleted
 
 ),
@@ -117,7 +112,7 @@ readiness as (
         pairs.is_deleted or pairs.is_blank
         or (
             count(wanted.chunk_id) > 0
-            and count(wanted.chunk_id) = count(case when wanted.is_settled then 1 end)
+            and count(wanted.chunk_id) = count(wanted.vector_sha256)
         ) as is_ready
     from pairs
     left join wanted
@@ -147,7 +142,7 @@ live as (
     inner join readiness
         on wanted.vector_collection = readiness.vector_collection
         and wanted.doc_id = readiness.doc_id
-    where readiness.is_ready and wanted.vector_sha256 is not null
+    where readiness.is_ready
 
 ),
 

@@ -5,7 +5,15 @@ from datetime import UTC, datetime
 
 import pyarrow as pa
 
-from loreline.dbt_plugin import new_rows, reader, settings
+from loreline.backfill import Part
+from loreline.dbt_plugin import (
+    is_empty_run,
+    new_rows,
+    reader,
+    settings,
+    table_name,
+    variable,
+)
 from loreline.embedding import EmbeddingConfiguration, encode_slices, load_encoder
 from loreline.postgres import connect
 
@@ -22,13 +30,18 @@ SCHEMA = pa.schema(
         ("dimensions", pa.int64()),
         ("embedding", pa.list_(pa.float32())),
         ("vector_sha256", pa.string()),
+        ("halfvec_sha256", pa.string()),
         ("embedded_at", pa.timestamp("us")),
     ]
 )
 
 
 def model(dbt, session):
-    """One row per distinct text and embedding configuration: a text is embedded once."""
+    """One row per distinct text and embedding configuration: a text is embedded once.
+
+    With the variable `backfill`, just the texts that it names are embedded: what they leave out the
+    next run without it finds, because no watermark moves.
+    """
     dbt.config(
         materialized="incremental",
         incremental_strategy="append",
@@ -40,14 +53,43 @@ def model(dbt, session):
     is_said = {"chunks": "true", "trajectory_texts": "is_complete and not is_deleted"}
     configurations = dbt.ref("embedding_configurations").to_arrow_table().to_pylist()
     known = f"lake.{dbt.this.schema}.{dbt.this.identifier}" if dbt.is_incremental else None
-    return reader(SCHEMA, gathered(embedded(session, texts, is_said, configurations, known)))
+    tables = {
+        "chunks": table_name(texts["chunks"]),
+        "strategies": table_name(dbt.ref("chunking_configurations")),
+        "documents": table_name(dbt.ref("documents_current")),
+        "embeddings": known,
+        "operations": f"{settings().prefix}operations",
+    }
+    if value := variable("backfill"):
+        part = Part.from_variables(value, [row["embedding_model"] for row in configurations])
+        batches = backfilled(session, part, configurations, tables)
+    else:
+        batches = embedded(session, texts, is_said, configurations, known)
+    return reader(SCHEMA, gathered(batches))
+
+
+def backfilled(session, part, configurations, tables):
+    """Batches of embeddings of the texts of a part, newest documents first."""
+    # Nothing was embedded yet: an empty table of the same name.
+    known = tables["embeddings"] or "(select null as text_hash, null as config_hash)"
+    for row in configurations:
+        if row["embedding_model"] != part.embedding_model or is_empty_run():
+            continue
+        pending, parameters = part.pending({**tables, "embeddings": known}, row["config_hash"])
+        session.execute(
+            "create or replace temp table pending as select text_hash, text,"
+            f" row_number() over () as place from ({pending})",
+            parameters,
+        )
+        yield from encoded(session, row, "place")
 
 
 def embedded(session, texts, is_said, configurations, known):
-    """Batches of embeddings, longest texts first, so that a batch pads little.
+    """Batches of embeddings of what is new, longest texts first, so that a batch pads little.
 
     Every configuration embeds the texts of every table; where equal ones come from does not matter.
     """
+    operations = f"{settings().prefix}operations"
     for row in configurations:
         for name, table in texts.items():
             unread = new_rows(table, variant=row["config_hash"]).filter(is_said[name])
@@ -59,26 +101,34 @@ def embedded(session, texts, is_said, configurations, known):
             if known
             else ""
         )
+        # What was refused once would be again: the same text, model and limits.
+        refused = (
+            f"anti join (select external_id as text_hash from pg.{operations}.quarantine"
+            f" where source = 'embedding' and origin = '{row['config_hash']}') using (text_hash)"
+        )
         session.execute(
             "create or replace temp table pending as"
-            f" select text_hash, any_value(text) as text from ({unread}) {absent}"
+            f" select text_hash, any_value(text) as text from ({unread}) {absent} {refused}"
             " group by text_hash"
         )
-        count = session.execute("select count(*) from pending").fetchone()[0]
-        if not count:
-            continue
-        configuration = EmbeddingConfiguration.from_row(row)
-        encoder = load_encoder(configuration, settings())
-        pending = in_slices(session.execute("from pending order by length(text) desc, text_hash"))
-        slices = encode_slices(
-            encoder,
-            pending,
-            total=count,
-            slice_size=TEXTS_PER_SLICE,
-            on_rejected=lambda rejected, row=row: set_aside(rejected, row),
-        )
-        for batch in slices:
-            yield completed(batch, row)
+        yield from encoded(session, row, "length(text) desc, text_hash")
+
+
+def encoded(session, row, order):
+    """Batches of embeddings of the texts in `pending`, in this order."""
+    count = session.execute("select count(*) from pending").fetchone()[0]
+    if not count:
+        return
+    texts = session.execute(f"select text_hash, text from pending order by {order}")
+    slices = encode_slices(
+        load_encoder(EmbeddingConfiguration.from_row(row), settings()),
+        in_slices(texts),
+        total=count,
+        slice_size=TEXTS_PER_SLICE,
+        on_rejected=lambda rejected: set_aside(rejected, row),
+    )
+    for batch in slices:
+        yield completed(batch, row)
 
 
 def gathered(batches):
@@ -107,8 +157,8 @@ def set_aside(rejected, configuration):
                 Reject(
                     reason="no_usable_vector",
                     detail=text.reason,
-                    raw=text.text_hash.encode(),
-                    origin=configuration["embedding_model"],
+                    raw=f"{text.text_hash} {configuration['config_hash']}".encode(),
+                    origin=configuration["config_hash"],
                     resource="text_embeddings",
                     external_id=text.text_hash,
                 )

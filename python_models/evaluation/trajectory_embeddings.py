@@ -46,7 +46,7 @@ with states as (
     left join (
         select distinct external_id as text_hash
         from pg.{operations}.quarantine
-        where source = 'embedding' and origin = $embedding_model
+        where source = 'embedding' and origin = $config_hash
     ) as rejected
         on windows.text_hash = rejected.text_hash
     where not windows.is_deleted
@@ -118,10 +118,7 @@ def embedded(session, windows, vectors, configurations, known):
         session.execute(TOUCHED.format(**names))
         if not session.execute("select count(*) from touched").fetchone()[0]:
             continue
-        session.execute(
-            READY.format(**names, absent=absent),
-            {"config_hash": variant, "embedding_model": row["embedding_model"]},
-        )
+        session.execute(READY.format(**names, absent=absent), {"config_hash": variant})
         total = session.execute("select count(*) from ready").fetchone()[0]
         for first in range(0, total, TRAJECTORIES_PER_COMMIT):
             bounds = {"first": first, "count": TRAJECTORIES_PER_COMMIT, "config_hash": variant}

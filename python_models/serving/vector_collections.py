@@ -181,6 +181,10 @@ def push_collection(session, connection, row, tables):
         config_hash=row["config_hash"],
         dimensions=row["dimensions"],
         is_default=row["is_default"],
+        storage=row["storage"],
+        embedding_config_hash=row["embedding_config_hash"],
+        chunking_config_hash=row["chunking_config_hash"],
+        question_embedding=row["question_embedding"],
     )
     since = pushed_batch(connection, settings(), collection)
     named = {"vector_collection": collection.vector_collection}

@@ -10,6 +10,9 @@ import pytest
 from loreline.embedding import DEFAULT_MODEL, model_folder
 from loreline.settings import Settings
 from tests.end_to_end.lakehouse import (
+    PROMPTED_DIMENSIONS,
+    PROMPTED_MODEL,
+    PROMPTS,
     TINY_DIMENSIONS,
     TINY_MODEL,
     Lakehouse,
@@ -26,6 +29,21 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     arguments = {"tokenizer": tokenizer, "dimensions": TINY_DIMENSIONS}
     Step("make_model", {}, folder=folder / TINY_MODEL, **arguments).result()
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_models(tiny_model: Path) -> Path:
+    """The same folder with a second model in it: longer vectors, and prompts of its own."""
+    folder = tiny_model / PROMPTED_MODEL
+    Step(
+        "make_model",
+        {},
+        folder=folder,
+        tokenizer=Path(model_folder(DEFAULT_MODEL, Settings())),
+        dimensions=PROMPTED_DIMENSIONS,
+        prompts=PROMPTS,
+    ).result()
+    return tiny_model
 
 
 @pytest.fixture(scope="module")

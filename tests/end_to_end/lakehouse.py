@@ -43,9 +43,14 @@ TINY_MODEL = "tiny-bert"
 TINY_DIMENSIONS = 32
 # One text at a time: a vector then does not depend on which texts it was computed together with.
 TINY_MODEL_SEED = f"""\
-embedding_model,model,revision,dimensions,max_tokens,normalize,batch_size,status,priority
-tiny,{TINY_MODEL},main,{TINY_DIMENSIONS},256,true,1,served,1
+embedding_model,model,revision,dimensions,max_tokens,normalize,batch_size,status,priority,\
+model_dimensions,query_prefix,passage_prefix,storage
+tiny,{TINY_MODEL},main,{TINY_DIMENSIONS},256,true,1,served,1,,,,
 """
+# Another one beside it: longer vectors, not of length 1, and prompts of its own, one by default.
+PROMPTED_MODEL = "prompted-bert"
+PROMPTED_DIMENSIONS = 48
+PROMPTS = {"query": "ask of ledgers: ", "document": "ledger says: "}
 SMALL_SLICES = {
     "python_models/knowledge/chunks.py": {
         "DOCUMENTS_PER_SLICE = 2_000": "DOCUMENTS_PER_SLICE = 30"
@@ -313,7 +318,7 @@ def temporary_lakehouse(
     settings.home.mkdir(parents=True)
     project = copied_project(folder / "project")
     if tiny_model:
-        (project / "seeds" / "embedding_models.csv").write_text(TINY_MODEL_SEED)
+        write_models(project, TINY_MODEL_SEED)
         replace_in(project / "seeds" / "clustering_configurations.csv", "all-minilm-l6-v2", "tiny")
     for file, changes in SMALL_SLICES.items() if in_small_slices else ():
         for old, new in changes.items():
@@ -323,6 +328,11 @@ def temporary_lakehouse(
         yield Lakehouse(settings, project, in_small_slices)
     finally:
         _remove(settings)
+
+
+def write_models(project: Path, *rows: str) -> None:
+    """Write the seed of embedding models of a project; the first text has its header."""
+    (project / "seeds" / "embedding_models.csv").write_text("".join(rows))
 
 
 def replace_in(file: Path, old: str, new: str) -> None:

@@ -219,8 +219,17 @@ def encode(began: Callable[[], None], texts: list[str]) -> list[Any]:
     return list(load_encoder(EmbeddingConfiguration(), Settings.load()).encode(texts))
 
 
-def make_model(began: Callable[[], None], folder: Path, tokenizer: Path, dimensions: int) -> None:
-    """Save a real, untrained sentence-transformers model: two layers of BERT, always the same."""
+def make_model(
+    began: Callable[[], None],
+    folder: Path,
+    tokenizer: Path,
+    dimensions: int,
+    prompts: dict[str, str] | None = None,
+) -> None:
+    """Save a real, untrained sentence-transformers model: two layers of BERT, always the same.
+
+    One with prompts uses that for documents by default, and gives vectors of any length.
+    """
     import torch
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.models import Normalize, Pooling, Transformer
@@ -242,7 +251,12 @@ def make_model(began: Callable[[], None], folder: Path, tokenizer: Path, dimensi
     bert.save_pretrained(parts)
     words.save_pretrained(parts)
     transformer = Transformer(str(parts), max_seq_length=256)
-    SentenceTransformer(modules=[transformer, Pooling(dimensions), Normalize()]).save(str(folder))
+    modules = [transformer, Pooling(dimensions), *([] if prompts else [Normalize()])]
+    SentenceTransformer(
+        modules=modules,
+        prompts=prompts,
+        default_prompt_name="document" if prompts else None,
+    ).save(str(folder))
 
 
 def small_slices() -> None:

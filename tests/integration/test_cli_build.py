@@ -75,16 +75,16 @@ def test_what_a_selection_reads_and_was_never_built_is_named(build) -> None:
         (said,) = [line for line in refused.stdout.splitlines() if "never built" in line]
         return said
 
-    said = refusal("embedding_configurations", "text_embeddings")
+    said = refusal("embedding_configurations", "chunking_configurations", "chunks")
     for name, reader in {
         "embedding_models": "embedding_configurations",
-        "chunks": "text_embeddings",
-        "trajectory_texts": "text_embeddings",
+        "chunking_strategies": "chunking_configurations",
+        "documents": "chunks",
     }.items():
         assert f"{name} (read by {reader})" in said
-    assert "embedding_configurations (" not in said
+    assert "chunking_configurations (read" not in said
     (command,) = re.findall("`loreline build --select (.*?)`", said)
-    assert sorted(command.split()) == ["+chunks", "+embedding_models", "+trajectory_texts"]
+    assert sorted(command.split()) == ["+chunking_strategies", "+documents", "+embedding_models"]
 
     assert re.search(r" more: run `loreline build` first", refusal("knowledge+"))
 

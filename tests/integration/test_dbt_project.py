@@ -377,6 +377,7 @@ class ManifestInputs:
                     "vector_collection": c,
                     "chunking_config_hash": "cc",
                     "embedding_config_hash": "ec",
+                    "storage": "vector",
                 }
                 for c in collections or ["c1"]
             ],
@@ -443,7 +444,12 @@ class ManifestInputs:
                 "config_hash",
                 "text_hash",
             ],
-            "embedding.text_embeddings": ["text_hash", "config_hash", "vector_sha256"],
+            "embedding.text_embeddings": [
+                "text_hash",
+                "config_hash",
+                "vector_sha256",
+                "halfvec_sha256",
+            ],
         }[table]
         schema = pa.schema([(name, pa.string()) for name in columns])
         # An empty table is a table too: the model reads it.
@@ -631,7 +637,7 @@ BREACHES = [
     again("seeds.taskify_rules"),
     again("seeds.model_prices", "null as input_price, null as output_price"),
     again("seeds.chunking_strategies", "'odd' as status, 'odd' as algorithm"),
-    again("seeds.embedding_models", "'odd' as status"),
+    again("seeds.embedding_models", "'odd' as status, 'odd' as storage"),
     again("seeds.slack_message_rules"),
     again("seeds.preference_settings"),
     again("seeds.preference_labellers"),

@@ -180,7 +180,10 @@ def vector_rows(connection, settings) -> dict[tuple[str, str], str]:
 def expected_rows(collection: Collection, *documents: Document) -> dict[tuple[str, str], str]:
     return {
         (collection.vector_collection, row["chunk_id"]): fingerprint(
-            row["text"], np.array(row["embedding"], np.float32), row["allowed_principals"]
+            row["text"],
+            np.array(row["embedding"], np.float32),
+            row["allowed_principals"],
+            collection.storage,
         )
         for document in documents
         if document.texts
@@ -297,6 +300,55 @@ def test_stored_vectors_are_those_that_were_pushed(connection, settings, pushed)
         vector = np.array(vectors[row["text_hash"]]["embedding"], np.float32)
         assert row["embedding"] == vector.tolist()
         assert row["vector_sha256"] == vector_sha256(vector)
+
+
+def test_halves_are_pushed_compared_and_read_back_as_such(connection, settings, pushed, found):
+    halves = replace(COLLECTION, storage="halfvec", question_embedding='{"model": "m"}')
+    documents = pages(4)
+    assert pushed(*documents, collection=halves) == PushResult(documents=4, inserted=12)
+    assert vector_rows(connection, settings) == expected_rows(halves, *documents)
+    assert len(found()) == 12
+    before = held_rows(connection, settings)
+    assert pushed(*documents, collection=halves) == PushResult(documents=4, unchanged=12)
+    assert held_rows(connection, settings) == before
+    (state,) = states(connection, settings)
+    assert (state.storage, state.question_embedding) == ("halfvec", {"model": "m"})
+
+    documents[2] = Document("notion:00002", ("now one part only",), version=2)
+    assert pushed(documents[2], collection=halves) == PushResult(documents=1, inserted=1, deleted=3)
+    table = f"{serving(settings)}.chunks_{state.table_number}"
+    connection.execute(
+        f"update {table} set embedding = embedding + embedding where chunk_id = 'notion:00001/1/0'"
+    )
+    assert pushed(*documents, collection=halves).updated == 1
+    assert vector_rows(connection, settings) == expected_rows(halves, *documents)
+
+    held = stored_vectors(connection, settings, halves, ["notion:00002"]).to_pylist()
+    vector = embedding_of("now one part only")
+    assert [row["vector_sha256"] for row in held] == [vector_sha256(vector, "halfvec")]
+    assert held[0]["embedding"] == vector.astype(np.float16).astype(np.float32).tolist()
+
+    rows = chunk_rows(pages(1)[0])
+    rows[1]["embedding"] = [1e6] * DIMENSIONS
+    batch = pa.RecordBatch.from_pylist(rows, schema=CHUNK_SCHEMA)
+    with pytest.raises(LorelineError, match="notion:00000/1/1 has values beyond what halfvec"):
+        push(connection, settings, halves, [batch], through_batch=99)
+    assert vector_rows(connection, settings) == expected_rows(halves, *documents)
+    with pytest.raises(LorelineError, match="with another configuration"):
+        pushed(*documents, collection=COLLECTION)
+
+
+def test_a_halfvec_is_indexed_up_to_4000_dimensions(connection, settings, pushed):
+    wide = replace(COLLECTION, dimensions=4_000, storage="halfvec")
+    documents = pages(1)
+    pushed(*documents, collection=wide)
+    assert len(search(connection, settings, None, embedding_of("page", 4_000))) == 3
+    with pytest.raises(LorelineError, match=r"indexes a halfvec of 1 to 4000: keep fewer$"):
+        replace(wide, dimensions=4_001)
+    with pytest.raises(LorelineError, match=r"indexes a vector of 1 to 2000: .* as halfvec"):
+        replace(wide, dimensions=2_001, storage="vector")
+    with pytest.raises(LorelineError, match="stored as 'bit'"):
+        replace(wide, storage="bit")
 
 
 @pytest.mark.parametrize("seed", range(4))

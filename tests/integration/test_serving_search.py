@@ -1,6 +1,7 @@
 """What the search function finds, for whom, and that nothing typed into it breaks it."""
 
 import math
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import numpy as np
@@ -23,7 +24,7 @@ COLLECTION = Collection("c", "model", "sections", "1", DIMENSIONS, is_default=Tr
 EAST, NORTH, WEST = np.eye(DIMENSIONS, dtype=np.float32)[[0, 1, 0]] * [[1], [1], [-1]]
 
 
-def push_chunks(connection, settings, texts, embeddings, **columns) -> None:
+def push_chunks(connection, settings, texts, embeddings, collection=COLLECTION, **columns) -> None:
     """Push chunks, each a document of its own; `columns` replace what they are described by."""
     count = len(texts)
     moment = datetime(2024, 5, 1, tzinfo=UTC)
@@ -47,7 +48,7 @@ def push_chunks(connection, settings, texts, embeddings, **columns) -> None:
         "allowed_principals": [["public"]] * count,
         "embedding": [embedding.tolist() for embedding in embeddings],
     }
-    push(connection, settings, COLLECTION, [pa.record_batch(rows | columns)], through_batch=1)
+    push(connection, settings, collection, [pa.record_batch(rows | columns)], through_batch=1)
 
 
 @pytest.fixture
@@ -84,6 +85,27 @@ def many(connection, settings):
         allowed_principals=[["few"] if number % 100 == 1 else ["most"] for number in range(MANY)],
     )
     return embeddings
+
+
+def test_halves_are_searched_through_their_index(connection, settings, find):
+    random = np.random.default_rng(7)
+    embeddings = random.normal(size=(MANY, DIMENSIONS)).astype(np.float32)
+    embeddings /= np.linalg.norm(embeddings, axis=1, keepdims=True)
+    halves = replace(COLLECTION, storage="halfvec")
+    push_chunks(connection, settings, ["alpha"] * MANY, embeddings, halves)
+    query = embeddings[17]
+    found = find(None, query, k=10)
+    assert found[0] == 17
+    assert len(set(found) & set(nearest(embeddings, query, range(MANY))[:10])) >= 9
+    assert find("alpha", query, k=1) == [17]
+    table = f"{settings.prefix}serving.chunks_1"
+    plan = connection.execute(
+        f"explain select chunk_id from {table} order by embedding <=> %s::text::vector limit 10",
+        [str(query.tolist())],
+    ).fetchall()
+    assert "chunks_1_embedding" in str(plan)
+    with pytest.raises(LorelineError, match="out of range"):
+        find(None, query * np.float32(1e9))
 
 
 def nearest(embeddings, query, numbers) -> list[int]:

@@ -160,6 +160,19 @@ def test_rejections_that_nobody_takes_fail_after_the_others_were_handed_on():
     assert len(handed_on) == 3
 
 
+def test_what_a_half_cannot_hold_is_set_aside_where_halves_are_stored():
+    vectors = np.array([[1, 2], [65_519, 0], [0, -65_520]], np.float32)
+    reason = "a vector with values beyond what halfvec holds"
+    assert vector_faults(vectors, normalize=False, storage="halfvec") == {2: reason}
+    assert vector_faults(vectors, normalize=False) == {}
+    encoder = FakeEncoder(replace(SMALL, normalize=False), vectors={"far": [1, 0, 0, 70_000]})
+    (batch,) = encode_slices(encoder, pairs("far", "near"))
+    assert [digest is None for digest in batch.column("halfvec_sha256").to_pylist()] == [
+        True,
+        False,
+    ]
+
+
 def test_lengths_are_not_checked_where_vectors_are_not_normalized():
     assert vector_faults(np.array([[3, 4]], np.float32), normalize=False) == {}
 
@@ -167,6 +180,8 @@ def test_lengths_are_not_checked_where_vectors_are_not_normalized():
 def test_a_row_of_the_seed_is_a_configuration():
     row = {"embedding_model": "m", "model": "x", "dimensions": 8, "status": "served"}
     assert EmbeddingConfiguration.from_row(row) == EmbeddingConfiguration("m", "x", dimensions=8)
+    unset = EmbeddingConfiguration.from_row(row | {"query_prefix": None, "model_dimensions": None})
+    assert unset == EmbeddingConfiguration.from_row(row)
 
 
 def test_models_are_found_without_a_hub(tmp_path):
@@ -194,7 +209,21 @@ def test_the_default_model_encodes_without_a_network(monkeypatch):
     bare = encoder.model.encode([text for _, text in texts], normalize_embeddings=True)
     assert np.allclose(vectors, bare, atol=1e-5)
 
+    prefixed = EmbeddingConfiguration(
+        dimensions=64, model_dimensions=384, query_prefix="ask: ", passage_prefix="told: "
+    )
+    cut = load_encoder(prefixed, settings)
+    expected = encoder.model.encode("told: Bread.", truncate_dim=64, normalize_embeddings=True)
+    assert np.allclose(cut.encode(["Bread."])[0], expected, atol=1e-5)
+    expected = encoder.model.encode("ask: Bread?", truncate_dim=64, normalize_embeddings=True)
+    assert np.allclose(cut.encode_query("Bread?"), expected, atol=1e-5)
+    assert cut.token_counts(["Bread."]) == encoder.token_counts(["told: Bread."])
+
     with pytest.raises(LorelineError, match="has 384 dimensions, its configuration says 383"):
         load_encoder(EmbeddingConfiguration(dimensions=383), settings)
+    with pytest.raises(LorelineError, match="has 384 dimensions, its configuration says 64 of 768"):
+        load_encoder(EmbeddingConfiguration(dimensions=64, model_dimensions=768), settings)
+    with pytest.raises(LorelineError, match="its configuration says 400 of 384"):
+        load_encoder(EmbeddingConfiguration(dimensions=400, model_dimensions=384), settings)
     with pytest.raises(LorelineError, match="reads 256 tokens, its configuration says 600"):
         load_encoder(EmbeddingConfiguration(max_tokens=600), settings)
