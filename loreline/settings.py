@@ -79,6 +79,26 @@ class Settings:
     model_path: str = _variable(
         "LORELINE_MODEL_PATH", "folder searched for embedding models before any hub"
     )
+    search_dense_weight: str = _variable(
+        "LORELINE_SEARCH_DENSE_WEIGHT",
+        "what the meaning counts in a search, 0 to 1; the words count the rest",
+        "0.5",
+    )
+    search_neighbors: str = _variable(
+        "LORELINE_SEARCH_NEIGHBORS",
+        "chunks before and after each answer that are shown with it",
+        "0",
+    )
+    search_per_document: str = _variable(
+        "LORELINE_SEARCH_PER_DOCUMENT",
+        "most passages of one document; 0 does not gather answers by document",
+        "0",
+    )
+    reranker_model: str = _variable(
+        "LORELINE_RERANKER_MODEL",
+        "cross-encoder that orders what was found once more: a hub id, a folder, or the name of a"
+        " folder below LORELINE_MODEL_PATH; none by default",
+    )
     gateway_url: str = _variable(
         "LORELINE_GATEWAY_URL",
         "OpenAI-compatible API for replays and judges, up to and with its `/v1`",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -11,36 +12,52 @@ from loreline.cli.output import console
 from loreline.cli.text import excerpt, one_line, visible
 
 if TYPE_CHECKING:
+    from loreline.serving.answers import Passage
     from loreline.serving.search import Hit
 
 TEXT_CHARACTERS = 400
 INDENT = 3
 
 
-def print_hit(
-    place: int,
-    hit: Hit,
+def print_passage(
+    place: int | None,
+    passage: Passage,
     query: str,
     principals: Sequence[str],
     readers: Sequence[str] | None = None,
 ) -> None:
-    """Print one hit; with `readers`, also its ranks and why the principals may see it.
+    """Print one passage; with `readers`, also its ranks and why the principals may see it.
 
     Titles and texts come from whoever wrote them: they are shown as text, never as markup or as
     what a terminal obeys.
+
+    Args:
+        place: among the answers; None for a further passage of the document above.
+        passage: what to show.
+        query: as asked: the part with most of its words is shown.
+        principals: who asked.
+        readers: who may read it.
     """
+    hit = passage.hit
     title = one_line(hit.title or "") or "(untitled)"
     terminal = console()
-    heading = Text.assemble((f"{place:>2} ", "dim"), (title, "bold"))
-    heading.truncate(terminal.width, overflow="ellipsis")
-    terminal.print(heading)
+    if place is not None:
+        heading = Text.assemble((f"{place:>2} ", "dim"), (title, "bold"))
+        heading.truncate(terminal.width, overflow="ellipsis")
+        terminal.print(heading)
     details = [Text(_whence(hit), style="dim")]
     if readers is not None:
         details.append(Text(explanation(hit, principals, readers), style="cyan"))
-    paragraphs = "\n".join(line.rstrip() for line in hit.text.splitlines() if line.strip())
-    details.append(Text(visible(excerpt(paragraphs, query, TEXT_CHARACTERS))))
+    paragraphs = "\n".join(line.rstrip() for line in passage.text.splitlines() if line.strip())
+    text = Text(visible(excerpt(paragraphs, query, TEXT_CHARACTERS)))
+    if words := {passage.text[first:end] for first, end in passage.highlights}:
+        text.highlight_regex(rf"(?<!\w)(?:{'|'.join(map(re.escape, words))})(?!\w)", "bold yellow")
+    details.append(text)
     if hit.url:
-        details.append(Text(one_line(hit.url), style="blue"))
+        url = one_line(hit.url)
+        # A terminal opens it at a click; what is no web address is shown and not linked.
+        is_link = hit.url == url and re.match(r"https?://[!-~]+\Z", url)
+        details.append(Text(url, style=f"blue link {url}" if is_link else "blue"))
     for detail in details:
         for line in detail.wrap(terminal, max(terminal.width - INDENT, INDENT), overflow="fold"):
             line.rstrip()
@@ -54,6 +71,8 @@ def explanation(hit: Hit, principals: Sequence[str], readers: Sequence[str]) -> 
         f"{name} #{rank}" if rank else f"{name} –"
         for name, rank in (("dense", hit.dense_rank), ("lexical", hit.lexical_rank))
     ]
+    if hit.rerank_score is not None:
+        ranks.append(f"re-ranked {hit.rerank_score:.3f}")
     through = [principal for principal in principals if principal in readers]
     if "public" in through:
         reason = "visible because it is public"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from loreline.cli import build, ingest, search, stack
-from loreline.cli.hits import print_hit
+from loreline.cli.hits import print_passage
 from loreline.cli.output import print_table, say
 from loreline.errors import LorelineError
 
@@ -109,8 +109,8 @@ def _tour(settings: Settings) -> None:
     say()
     say(f'loreline search "{question}" -k 2')
     say()
-    for place, hit in enumerate(answer.hits, start=1):
-        print_hit(place, hit, question, answer.question.principals)
+    for place, passage in enumerate(answer.passages, start=1):
+        print_passage(place, passage, question, answer.question.principals)
     say(NEXT.strip())
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import typer
 
@@ -20,8 +20,12 @@ if TYPE_CHECKING:
     import duckdb
     import numpy as np
 
+    from loreline.serving.answers import Neighbours, Passage
     from loreline.serving.search import Hit
     from loreline.settings import Settings
+
+MOST_ANSWERS = 1_000
+MOST_NEIGHBORS = 20
 
 CONFIGURATION = """
 select configurations.*
@@ -42,6 +46,54 @@ where vector_collection = $vector_collection and list_contains($chunk_ids, chunk
 
 
 @dataclass(frozen=True)
+class Shape:
+    """How an answer is made of what a search finds.
+
+    Attributes:
+        dense_weight: what the meaning counts, 0 to 1; the words count the rest.
+        neighbors: chunks before and after each hit that are shown with it.
+        per_document: most passages of one document; 0 does not gather them by document.
+        rerank: whether a cross-encoder orders the hits once more.
+    """
+
+    dense_weight: float = 0.5
+    neighbors: int = 0
+    per_document: int = 0
+    rerank: bool = False
+
+    @classmethod
+    def of(
+        cls,
+        settings: Settings,
+        dense_weight: float | None = None,
+        neighbors: int | None = None,
+        per_document: int | None = None,
+        rerank: bool | None = None,
+    ) -> Self:
+        """As the settings say, unless a command says otherwise.
+
+        Raises:
+            LorelineError: a setting is no number, or re-ranking is asked for and no model is named.
+        """
+        if rerank and not settings.reranker_model:
+            raise LorelineError(
+                "no re-ranking model is named", "name a cross-encoder in LORELINE_RERANKER_MODEL"
+            )
+        return cls(
+            _number(settings, "search_dense_weight", float, 0, 1)
+            if dense_weight is None
+            else dense_weight,
+            _number(settings, "search_neighbors", int, 0, MOST_NEIGHBORS)
+            if neighbors is None
+            else neighbors,
+            _number(settings, "search_per_document", int, 0, MOST_ANSWERS)
+            if per_document is None
+            else per_document,
+            bool(settings.reranker_model) if rerank is None else rerank,
+        )
+
+
+@dataclass(frozen=True)
 class Question:
     """What is asked, for whom, and of what part of the knowledge."""
 
@@ -50,6 +102,7 @@ class Question:
     k: int
     filters: Mapping[str, Any]
     as_of: datetime | None = None
+    shape: Shape = Shape()
 
 
 @dataclass(frozen=True)
@@ -59,14 +112,14 @@ class Answer:
     Attributes:
         collection: where.
         embedding_model: the variant that the question was embedded with.
-        hits: best first.
+        passages: best first.
         readers: the principals that may read each hit, by chunk; empty unless asked for.
     """
 
     question: Question
     collection: str
     embedding_model: str
-    hits: list[Hit]
+    passages: list[Passage]
     readers: Mapping[str, Sequence[str]]
 
 
@@ -91,8 +144,36 @@ def search(
         str | None, typer.Option(metavar="WHO", help="Only what this person wrote.")
     ] = None,
     k: Annotated[
-        int, typer.Option("--k", "-k", metavar="N", min=1, max=1000, help="How many answers.")
+        int,
+        typer.Option("--k", "-k", metavar="N", min=1, max=MOST_ANSWERS, help="How many answers."),
     ] = 5,
+    neighbors: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", min=0, max=MOST_NEIGHBORS, help="Show so many chunks around each answer."
+        ),
+    ] = None,
+    per_document: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=0,
+            max=MOST_ANSWERS,
+            help="Answer with documents, at most so many passages of each; 0 with passages.",
+        ),
+    ] = None,
+    dense_weight: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SHARE", min=0, max=1, help="What the meaning counts; the words count the rest."
+        ),
+    ] = None,
+    rerank: Annotated[
+        bool | None,
+        typer.Option(
+            "--rerank/--no-rerank", help="Let a cross-encoder order what was found once more."
+        ),
+    ] = None,
     as_of: Annotated[
         str | None, typer.Option(metavar="TIME", help="Answer from the lake as it was then.")
     ] = None,
@@ -126,6 +207,7 @@ def search(
             k,
             {name: value for name, value in filters.items() if value is not None},
             moment,
+            Shape.of(settings, dense_weight, neighbors, per_document, rerank),
         )
         ask = ask_past if moment else ask_present
         answer = ask(lake, settings, question, collection, explain=explain)
@@ -148,10 +230,15 @@ def ask_present(
     Raises:
         LorelineError: the collection is not served.
     """
+    from psycopg import IsolationLevel
+
     from loreline.postgres import connect
+    from loreline.serving.answers import candidates, highlighted, neighbours_served
     from loreline.serving.search import search as search_postgres
 
     with connect(settings.as_reader()) as postgres:
+        # What is searched, what stands beside it and who may read it are of one moment.
+        postgres.isolation_level = IsolationLevel.REPEATABLE_READ
         state = _served(postgres, settings, collection)
         # A collection pushed before it kept them takes the settings from the lake.
         configuration = state.question_embedding or _one(
@@ -168,18 +255,22 @@ def ask_present(
             question.text,
             embed(question.text, configuration, settings),
             question.principals,
-            question.k,
+            candidates(question.k),
             question.filters,
             state.vector_collection,
+            question.shape.dense_weight,
         )
+        neighbours = neighbours_served(postgres, settings, state.table_number, question.principals)
+        passages = _shaped(question, hits, neighbours, settings)
+        passages = highlighted(postgres, settings, question.text, passages, state.vector_collection)
     readers = {}
     if explain:
         parameters = {
             "vector_collection": state.vector_collection,
-            "chunk_ids": [hit.chunk_id for hit in hits],
+            "chunk_ids": [passage.hit.chunk_id for passage in passages],
         }
         readers = dict(lake.execute(READERS.format(prefix=settings.prefix), parameters).fetchall())
-    return Answer(question, state.vector_collection, state.embedding_model, hits, readers)
+    return Answer(question, state.vector_collection, state.embedding_model, passages, readers)
 
 
 def ask_past(
@@ -197,19 +288,39 @@ def ask_past(
     """
     from loreline.cli.search_as_of import PastLake
     from loreline.lake.catalog import load_catalog
+    from loreline.serving.answers import candidates
 
     assert question.as_of is not None
     past = PastLake.at(load_catalog(settings), settings, question.as_of)
     chosen = past.collection(lake, collection)
     embedding = embed(question.text, chosen, settings)
-    found = past.search(lake, chosen, embedding, question.principals, question.k, question.filters)
+    found = past.search(
+        lake, chosen, embedding, question.principals, candidates(question.k), question.filters
+    )
+    hits = [hit for hit, _ in found]
     return Answer(
         question,
         chosen["vector_collection"],
         chosen["embedding_model"],
-        [hit for hit, _ in found],
+        _shaped(question, hits, past.neighbours(lake), settings),
         {hit.chunk_id: readers for hit, readers in found} if explain else {},
     )
+
+
+def _shaped(
+    question: Question, hits: list[Hit], neighbours: Neighbours, settings: Settings
+) -> list[Passage]:
+    """The passages that answer, made of the chunks that were found."""
+    from loreline.serving.answers import by_document, passages, rerank
+
+    shape = question.shape
+    if shape.rerank and hits:
+        with _waiting("reading question and answers together"):
+            hits = rerank(question.text, hits, settings)
+    found = passages(hits, shape.neighbors, neighbours)
+    if shape.per_document:
+        return by_document(found, question.k, shape.per_document)
+    return found[: question.k]
 
 
 def embed(text: str, configuration: Mapping[str, Any], settings: Settings) -> np.ndarray:
@@ -226,19 +337,25 @@ def embed(text: str, configuration: Mapping[str, Any], settings: Settings) -> np
 
 def print_answer(answer: Answer, *, explain: bool) -> None:
     """Print hits as a list to read."""
-    from loreline.cli.hits import print_hit
+    from loreline.cli.hits import print_passage
 
     question = answer.question
     if explain:
         _print_explanation(answer)
-    if not answer.hits:
+    if not answer.passages:
         say(
             "Nothing was found"
             + (" that is public." if question.principals == ("public",) else ".")
         )
-    for place, hit in enumerate(answer.hits, start=1):
-        readers = answer.readers.get(hit.chunk_id)
-        print_hit(place, hit, question.text, question.principals, readers)
+    place, shown = 0, set()
+    for passage in answer.passages:
+        is_further = bool(question.shape.per_document) and passage.hit.doc_id in shown
+        shown.add(passage.hit.doc_id)
+        place += not is_further
+        readers = answer.readers.get(passage.hit.chunk_id)
+        print_passage(
+            None if is_further else place, passage, question.text, question.principals, readers
+        )
 
 
 def _print_explanation(answer: Answer) -> None:
@@ -248,11 +365,13 @@ def _print_explanation(answer: Answer) -> None:
     say(f"collection  {answer.collection} ({answer.embedding_model}), as of {when}")
     say(f"principals  {', '.join(question.principals)}")
     say(f"filters     {'; '.join(filters) or 'none'}")
-    say(
-        "ranking     every vector compared"
+    weight = question.shape.dense_weight
+    ranking = (
+        "every vector compared"
         if question.as_of
-        else "ranking     nearest vectors (dense) and best words (lexical), fused"
+        else f"nearest vectors (dense) × {weight:g} + best words (lexical) × {1 - weight:g}"
     )
+    say(f"ranking     {ranking}" + (", then re-ranked" if question.shape.rerank else ""))
     say()
 
 
@@ -264,9 +383,12 @@ def _text(value: Any) -> str:
 
 def _record(answer: Answer, *, explain: bool) -> dict[str, Any]:
     question = answer.question
-    hits = [asdict(hit) for hit in answer.hits]
-    if explain:
-        for hit in hits:
+    hits = []
+    for passage in answer.passages:
+        hit = asdict(passage.hit) | asdict(passage)
+        del hit["hit"]
+        hits.append(hit)
+        if explain:
             readers = answer.readers.get(hit["chunk_id"], [])
             hit["allowed_principals"] = readers
             hit["visible_to"] = [p for p in question.principals if p in readers]
@@ -277,6 +399,7 @@ def _record(answer: Answer, *, explain: bool) -> dict[str, Any]:
         "principals": question.principals,
         "filters": question.filters,
         "as_of": question.as_of,
+        "shape": asdict(question.shape),
         "hits": hits,
     }
 
@@ -307,6 +430,21 @@ def _one(
             "run `loreline build`",
         )
     return dict(zip(names, row, strict=True))
+
+
+def _number(settings: Settings, name: str, kind: type, least: float, most: float) -> Any:
+    """A setting as a number."""
+    text = getattr(settings, name)
+    try:
+        number = kind(text)
+    except ValueError:
+        number = None
+    if number is None or not least <= number <= most:
+        variable = f"LORELINE_{name.upper()}"
+        raise LorelineError(
+            f"{variable} is {text!r}", f"set it to a number from {least} to {most}, or not at all"
+        )
+    return number
 
 
 @contextmanager

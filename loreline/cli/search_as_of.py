@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pyiceberg.catalog import Catalog
     from pyiceberg.table import Table
 
+    from loreline.serving.answers import Neighbours
     from loreline.serving.search import Hit
     from loreline.settings import Settings
 
@@ -92,12 +93,36 @@ select
     nearest.container,
     nearest.author_id,
     nearest.source_updated_at,
+    chunks.chunk_index,
+    chunks.start_char,
+    chunks.end_char,
     nearest.score,
     row_number() over (order by nearest.score desc nulls last, nearest.chunk_id) as dense_rank,
     nearest.allowed_principals
 from nearest
 inner join {chunks} as chunks on nearest.chunk_id = chunks.chunk_id
 order by dense_rank
+"""
+
+
+AROUND = """
+with hits as (
+    select document_version_id, config_hash, chunk_index
+    from {chunks}
+    where list_contains($chunk_ids, chunk_id)
+)
+
+select distinct
+    near.document_version_id,
+    near.chunk_index,
+    near.start_char,
+    near.end_char,
+    near.text
+from {chunks} as near
+inner join hits
+    on near.document_version_id = hits.document_version_id
+    and near.config_hash = hits.config_hash
+    and near.chunk_index between hits.chunk_index - $around and hits.chunk_index + $around
 """
 
 
@@ -183,6 +208,17 @@ class PastLake:
         }
         rows = _records(connection, NEAREST.format(**self.relations), parameters)
         return [(Hit(lexical_rank=None, **row), readers) for row, readers in map(_split, rows)]
+
+    def neighbours(self, connection: duckdb.DuckDBPyConnection) -> Neighbours:
+        """Chunks beside each other, as they were then."""
+        from loreline.serving.answers import Part
+
+        def neighbours(hits: Sequence[Hit], around: int) -> list[Part]:
+            parameters = {"chunk_ids": [hit.chunk_id for hit in hits], "around": around}
+            rows = _records(connection, AROUND.format(**self.relations), parameters)
+            return [Part(**row) for row in rows]
+
+        return neighbours
 
 
 def snapshot_at(table: Table, moment: datetime) -> tuple[int, datetime]:

@@ -28,9 +28,13 @@ class Hit:
     """A chunk that a search found.
 
     Attributes:
+        chunk_index: its place among the chunks of its version, from 0.
+        start_char: its first character in the version's body, from 1.
+        end_char: its last one.
         score: at most 1; comparable within one search.
         dense_rank: place among the chunks nearest to the query's embedding, from 1, if it is there.
         lexical_rank: place among the chunks that hold the query's words, likewise.
+        rerank_score: how well it answers, as a cross-encoder sees it, if one was asked.
     """
 
     chunk_id: str
@@ -44,9 +48,13 @@ class Hit:
     container: str | None
     author_id: str | None
     source_updated_at: datetime | None
+    chunk_index: int
+    start_char: int
+    end_char: int
     score: float
     dense_rank: int | None
     lexical_rank: int | None
+    rerank_score: float | None = None
 
 
 def search(
@@ -58,6 +66,7 @@ def search(
     k: int = 10,
     filters: Mapping[str, Filter] | None = None,
     collection: str | None = None,
+    dense_weight: float = 0.5,
 ) -> list[Hit]:
     """The `k` chunks that answer best, best first, among those that the principals may read.
 
@@ -71,14 +80,15 @@ def search(
         filters: `source`, `container`, `author` (a text or several), `since` (from then on) and
             `until` (before then), each an instant or its ISO text, in UTC unless it says otherwise.
         collection: a served collection; None is the default one.
+        dense_weight: what the embeddings count where both are asked for, 0 to 1.
 
     Raises:
         LorelineError: no such collection is served, there is no such filter, a filter's value is no
             instant, or the embedding has other dimensions than the collection.
     """
-    statement = SQL("select * from {}.search(%s, %s::text::vector, %s::text[], %s, %s, %s)").format(
-        Identifier(f"{settings.prefix}serving")
-    )
+    statement = SQL(
+        "select * from {}.search(%s, %s::text::vector, %s::text[], %s, %s, %s, %s)"
+    ).format(Identifier(f"{settings.prefix}serving"))
     parameters = [
         None if query_text is None else _readable(query_text[:MOST_QUERY_CHARACTERS]),
         None if query_embedding is None else str([float(x) for x in query_embedding]),
@@ -87,6 +97,7 @@ def search(
         k,
         Jsonb({name: _as_json(value) for name, value in (filters or {}).items()}),
         collection,
+        dense_weight,
     ]
     try:
         with connection.cursor(row_factory=class_row(Hit)) as cursor:

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from loreline.errors import LorelineError
 from loreline.postgres import connect
-from loreline.serving.collections import Collection, push
+from loreline.serving.answers import highlighted, neighbours_served, passages
+from loreline.serving.collections import Collection, push, states
 from loreline.serving.search import search
 
 DIMENSIONS = 16
@@ -297,3 +298,63 @@ def test_the_index_finds_nearly_what_is_nearest(many, find):
         for query in queries
     ]
     assert sum(found) >= 0.95 * 10 * len(queries)
+
+
+# answers
+
+
+def test_rankings_weigh_as_asked(connection, settings, find):
+    push_chunks(connection, settings, ["east", "words words"], [EAST, NORTH])
+    for weight, first in ((0.0, 1), (1.0, 0)):
+        hits = search(connection, settings, "words", EAST, dense_weight=weight)
+        assert hits[0].chunk_id.endswith(str(first))
+        assert hits[0].score == pytest.approx(1.0 if weight else hits[0].score)
+    both, dense, lexical = (
+        {
+            hit.chunk_id: hit.score
+            for hit in search(connection, settings, "words", EAST, dense_weight=weight)
+        }
+        for weight in (0.25, 1.0, 0.0)
+    )
+    for chunk, score in both.items():
+        assert score == pytest.approx(0.25 * dense[chunk] + 0.75 * lexical[chunk])
+
+
+@pytest.mark.parametrize("weight", [-0.1, 1.1, math.nan])
+def test_a_weight_that_is_none_is_refused(connection, settings, weight):
+    push_chunks(connection, settings, ["page"], [EAST])
+    with pytest.raises(LorelineError, match="the weight of the vectors is"):
+        search(connection, settings, "page", EAST, dense_weight=weight)
+
+
+def test_neighbours_are_of_the_version_and_for_the_reader(connection, settings):
+    moved = {
+        "doc_id": ["a"] * 4 + ["b"],
+        "document_version_id": ["1"] * 5,
+        "chunk_index": [0, 1, 2, 3, 0],
+        "start_char": [1, 11, 21, 31, 1],
+        "end_char": [10, 20, 30, 40, 10],
+        "allowed_principals": [["ada"]] * 4 + [["public"]],
+    }
+    texts = [f"page number {n}"[:10] for n in range(5)]
+    push_chunks(connection, settings, texts, [EAST] * 5, **moved)
+    [state] = states(connection, settings)
+    hits = search(connection, settings, "page", EAST, ["ada"])
+    chosen = [next(hit for hit in hits if (hit.doc_id, hit.chunk_index) == ("a", 1))]
+    neighbours = neighbours_served(connection, settings, state.table_number, ["ada"])
+    assert [part.chunk_index for part in sorted(neighbours(chosen, 1), key=str)] == [0, 1, 2]
+    # A permission that was revoked meanwhile counts for neighbours, too.
+    stranger = neighbours_served(connection, settings, state.table_number, ["bo"])
+    assert stranger(chosen, 1) == []
+
+
+def test_the_words_of_a_question_are_found_in_a_passage(connection, settings):
+    text = 'Failing payments were retried; a \x02fail\x03 ends "here" <b>&amp;</b>'
+    push_chunks(connection, settings, [text], [EAST])
+    [hit] = search(connection, settings, "Why did a payment fail?", EAST)
+    [passage] = highlighted(
+        connection, settings, "Why did a payment fail?", passages([hit], 0, lambda *_: ())
+    )
+    assert [passage.text[a:b] for a, b in passage.highlights] == ["Failing", "payments", "fail"]
+    [bare] = highlighted(connection, settings, "the of", [passage])
+    assert bare == passage

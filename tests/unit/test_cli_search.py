@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 import duckdb
 import pytest
 
 from loreline.cli import people
-from loreline.cli.hits import explanation, print_hit
+from loreline.cli.hits import explanation, print_passage
 from loreline.cli.search_as_of import snapshot_at
 from loreline.errors import LorelineError
+from loreline.serving.answers import Passage
 from loreline.serving.search import Hit
 from loreline.settings import Settings
 
@@ -127,10 +128,16 @@ HIT = Hit(
     container="general",
     author_id="U1",
     source_updated_at=datetime(2026, 10, 16, tzinfo=UTC),
+    chunk_index=0,
+    start_char=1,
+    end_char=1_000,
     score=0.5,
     dense_rank=1,
     lexical_rank=None,
 )
+
+
+PASSAGE = Passage(HIT, 1, 1_000, HIT.text, ("c",), ((0, 5), (12, 18)))
 
 
 @pytest.mark.parametrize("width", ["40", "160"])
@@ -138,7 +145,7 @@ def test_a_hit_is_shown_and_does_nothing(
     width: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("COLUMNS", width)
-    print_hit(1, HIT, "what?", ("public",))
+    print_passage(1, PASSAGE, "what?", ("public",))
     shown = capsys.readouterr().out
     assert not {"\x1b", "\x07", "\u202e"} & set(shown)
     assert max(len(line) for line in shown.splitlines()) <= int(width)
@@ -161,3 +168,17 @@ def test_it_is_said_why_a_hit_is_visible(
 ) -> None:
     said = explanation(HIT, principals, readers)
     assert said == f"score 0.500 · dense #1 · lexical – · {reason}"
+    said = explanation(replace(HIT, rerank_score=0.25), principals, readers)
+    assert said == f"score 0.500 · dense #1 · lexical – · re-ranked 0.250 · {reason}"
+
+
+def test_words_are_marked_and_only_web_addresses_are_links(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    for url in ("https://example.com/a?b=1", "javascript:alert(1)", HIT.url):
+        passage = replace(PASSAGE, hit=replace(HIT, url=url))
+        print_passage(None, passage, "first", ("public",))
+        shown = capsys.readouterr().out
+        assert "\x1b[1;33mFirst\x1b[0m" in shown
+        assert ("\x1b]8;" in shown) == url.startswith("https://example.com/a")
