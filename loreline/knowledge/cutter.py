@@ -130,6 +130,7 @@ class Cutter:
         """
         totals = [self.tokens.before(unit.start) for unit in units]
         totals += [self.tokens.before(unit.end) for unit in units[-1:]]
+        ends = [unit.end for unit in units]
         first = seen = 0
         while seen < len(units):
             unit = units[first]
@@ -138,7 +139,7 @@ class Cutter:
             tokens = totals[first] + self.budget - context.token_count
             last = bisect_right(totals, tokens, first, most + 1) - 1
             farthest = unit.start + self.most_characters
-            last = bisect_right(units, farthest, first, last, key=lambda unit: unit.end)
+            last = bisect_right(ends, farthest, first, last)
             piece = None
             while last > seen:
                 piece = self._trimmed(unit.start, units[last - 1].end, path, context)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_right
 from collections.abc import Iterator
+from functools import cached_property
 from typing import NamedTuple
 
 # Longer headings are cut in the path: it is repeated with every chunk of a section.
@@ -22,6 +23,7 @@ _HEADING_OR_FENCE = re.compile(
 # Only lines that begin like this, or that such a line underlines, are looked at: the line end in
 # front lets the search jump from line to line.
 _MARKED_LINE = re.compile(r"\n(?:[ \t]*(?:```|~~~)|#|=|---)")
+_MARKUP = re.compile(r"[#\[*~`\\]")
 _CLOSING_MARKS = re.compile(r"(?:^|[ \t]+)#+$")
 _LINK = re.compile(r"!?\[([^\]]*)\]\([^)\s]*\)")
 _EMPHASIS = re.compile(r"(\*\*|~~|`+|\*)(\S(?:.*?\S)?)\1")
@@ -105,8 +107,10 @@ def _level_and_title(match: re.Match[str]) -> tuple[int, str]:
     else:
         level, title = (1 if match["double"] else 2), match["underlined"]
     title = title.strip()[:MOST_TITLE_CHARACTERS].rstrip()
-    title = _LINK.sub(r"\1", _CLOSING_MARKS.sub("", title))
-    return level, _ESCAPE.sub(r"\1", _EMPHASIS.sub(r"\2", title))
+    if _MARKUP.search(title):
+        title = _LINK.sub(r"\1", _CLOSING_MARKS.sub("", title))
+        title = _ESCAPE.sub(r"\1", _EMPHASIS.sub(r"\2", title))
+    return level, title
 
 
 class HeadingPaths:
@@ -114,10 +118,13 @@ class HeadingPaths:
 
     def __init__(self, body: str) -> None:
         self._body = body
-        self._sections: list[Section] = []
 
     def at(self, place: int) -> tuple[str, ...]:
         """Texts of the headings above a place, outermost first."""
-        self._sections = self._sections or list(sections(self._body))
-        after = bisect_right(self._sections, place, key=lambda section: section.start)
-        return self._sections[after - 1].heading_path
+        starts, paths = self._found
+        return paths[bisect_right(starts, place) - 1]
+
+    @cached_property
+    def _found(self) -> tuple[list[int], list[tuple[str, ...]]]:
+        found = list(sections(self._body))
+        return [section.start for section in found], [section.heading_path for section in found]
