@@ -45,10 +45,11 @@ def embedded(session, documents, strategies, embedding, known):
     """Batches of vectors, longest sentences first, so that a batch pads little."""
     for row in embedding:
         config_hash = row["config_hash"]
+        wanted = [s for s in strategies if s["sentence_config_hash"] == config_hash]
+        if not wanted:
+            continue
         session.execute("create or replace temp table gathered (text_hash varchar, text varchar)")
-        for strategy in strategies:
-            if strategy["sentence_config_hash"] != config_hash:
-                continue
+        for strategy in wanted:
             unread = new_rows(documents, variant=strategy["config_hash"]).filter("not is_deleted")
             configuration = ChunkingConfiguration.from_row(strategy)
             gather_sentences(session, unread.sql_query(), configuration)

@@ -512,7 +512,7 @@ BREACHES = [
     again("seeds.seed_themes"),
     again("seeds.taskify_rules"),
     again("seeds.model_prices", "null as input_price, null as output_price"),
-    again("seeds.chunking_strategies", "'odd' as status, 'odd' as algorithm"),
+    again("seeds.chunking_strategies", "'odd' as status, 'odd' as algorithm, 'odd' as context"),
     again("seeds.embedding_models", "'odd' as status"),
     again("seeds.slack_message_rules"),
     again("seeds.preference_settings"),
@@ -546,6 +546,8 @@ BREACHES = [
     # Of a current version, embedded, and not in the manifest.
     again("knowledge.chunks", "'k8' as chunk_id", A_PAGE),
     again("embedding.text_embeddings", "[]::float[] as embedding"),
+    "insert into {lake}embedding.sentence_embeddings (text_hash, config_hash)"
+    " values ('h', 'e'), ('h', 'e')",
     again("seeds.trajectory_text_settings"),
     again("seeds.clustering_configurations", "'odd' as status, 'odd' as embedding_model"),
     again("seeds.stop_words"),
