@@ -295,6 +295,7 @@ class ManifestInputs:
                     "document_version_id": version,
                     "config_hash": "cc",
                     "text_hash": text_hash,
+                    "shown_text_hash": text_hash,
                 }
                 for chunk_id, text_hash in (chunks or {}).items()
             ],
@@ -347,6 +348,7 @@ class ManifestInputs:
                 "document_version_id",
                 "config_hash",
                 "text_hash",
+                "shown_text_hash",
             ],
             "embedding.text_embeddings": ["text_hash", "config_hash", "vector_sha256"],
         }[table]
