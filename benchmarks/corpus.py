@@ -8,12 +8,13 @@ Everything is drawn from a fixed seed: two runs see the same chunks.
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import json
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
@@ -22,6 +23,7 @@ import numpy as np
 import pyarrow as pa
 
 from loreline.errors import LorelineError
+from loreline.knowledge.chunking import ChunkingConfiguration
 from loreline.serving.collections import Collection
 from loreline.settings import PROJECT_ROOT, Settings
 
@@ -33,11 +35,16 @@ START = datetime(2024, 1, 1, tzinfo=UTC)
 
 @dataclass(frozen=True)
 class XQuad:
-    """Paragraphs, questions, and for each question the index of the paragraph that answers it."""
+    """Paragraphs, questions, and for each question the index of the paragraph that answers it.
+
+    Attributes:
+        titles: for each paragraph that of its article.
+    """
 
     paragraphs: list[str]
     questions: list[str]
     answers_in: np.ndarray
+    titles: list[str]
 
     @classmethod
     def load(cls) -> XQuad:
@@ -57,6 +64,11 @@ class XQuad:
             paragraphs=[paragraph["context"] for paragraph in paragraphs],
             questions=[question for question, _ in asked],
             answers_in=np.array([paragraph for _, paragraph in asked]),
+            titles=[
+                article["title"].replace("_", " ")
+                for article in articles
+                for _ in article["paragraphs"]
+            ],
         )
 
     @cached_property
@@ -64,6 +76,22 @@ class XQuad:
         """The distinct sentences of the paragraphs, in order."""
         split = (SENTENCE_END.split(paragraph) for paragraph in self.paragraphs)
         return list(dict.fromkeys(sentence for sentences in split for sentence in sentences))
+
+
+def strategies() -> list[ChunkingConfiguration]:
+    """Every row of the seed `chunking_strategies`, retired ones too, the default first."""
+    with (PROJECT_ROOT / "seeds" / "chunking_strategies.csv").open() as file:
+        rows = sorted(csv.DictReader(file), key=lambda row: int(row["priority"]))
+    numbers = [field.name for field in fields(ChunkingConfiguration) if "int" in str(field.type)]
+    return [
+        ChunkingConfiguration.from_row(
+            {
+                name: int(value) if name in numbers and value else value or None
+                for name, value in row.items()
+            }
+        )
+        for row in rows
+    ]
 
 
 def embed(texts: list[str], settings: Settings) -> np.ndarray:

@@ -31,7 +31,7 @@ TABLES = {
 }
 
 # What of a chunk is embedded: the text that `text_hash` is of, as in the model `text_embeddings`.
-EMBEDDED_TEXT = "chunks.text"
+EMBEDDED_TEXT = "coalesce(chunks.context, '') || chunks.text"
 
 # A few batches: enough to tell the speed, not enough to be waited for.
 SAMPLE_TEXTS = 64

@@ -1,65 +1,40 @@
 """Cut a document's body into chunks that fit an embedding model, with exact offsets.
 
-A body is tokenized once; boundaries are then chosen among the positions of its tokens, so the work
+The tokens of a body are placed once; boundaries are then chosen among their positions, so the work
 grows with the length of the body and not with the number of attempts. What was compared before this
 was written, and why it is no library's work, is in `docs/decisions/chunking.md`.
 """
 
 from __future__ import annotations
 
-import re
-import unicodedata
-from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, fields
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
 
 from loreline.errors import LorelineError
-from loreline.knowledge.tokens import Tokenizer, TokenOffsets
+from loreline.knowledge.contexts import CONTEXTS, NONE, Contexts
+from loreline.knowledge.cutter import WORDS, Cutter, Piece, Span
+from loreline.knowledge.messages import messages
+from loreline.knowledge.sections import Section, sections
+from loreline.knowledge.sentences import breakpoints, sentences
+from loreline.knowledge.tokens import Tokenizer
 
 # Raise it whenever the same body and configuration would give other chunks.
 ALGORITHM_VERSION = 1
 
 # Below this a chunk says nothing; it also leaves room for the special tokens.
 LEAST_MAX_TOKENS = 8
-
-# A word of 100,000 letters is one unknown token and a blank run is none: bound characters too.
-CHARACTERS_PER_TOKEN = 16
-
-# A chunk ends at the strongest kind of boundary, unless that leaves it emptier than this.
-LEAST_FILL = 0.25
+# Half of it may be a heading and a speaker.
+LEAST_MAX_TOKENS_WITH_CONTEXT = 32
 
 # Neighbouring sections smaller than this part of the limit are merged.
 TINY_SECTION = 0.125
 
-# Longer headings are cut in the path: it is repeated with every chunk of a section.
-MOST_TITLE_CHARACTERS = 200
-
-# Strongest first. A chunk ends before the white space of the others and after that of a sentence.
-_PARAGRAPH = re.compile(r"\n[^\S\n]*\n")
-_LINE = re.compile(r"[\n\r\u2028\u2029]")
-_SENTENCE = re.compile(r"""(?:[.!?…]["'”’»)\]*_`]*(?=\s+[^\sa-z])|[。！？])()""")
-_WORD = re.compile(r"\s")
-_BOUNDARIES = (_PARAGRAPH, _LINE, _SENTENCE, _WORD)
-
-_WHITE_SPACE = re.compile(r"\s*")
-# White space, control and format characters: nothing that a reader or a model could see.
-_BLANK = re.compile(
-    r"[\s\x00-\x1f\x7f-\x9f\u00ad\u180e\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff]*"
-)
-
-# A fence may be indented, as code in a list is. A heading may not: one inside a list item belongs
-# to that item and opens no section.
-_HEADING_OR_FENCE = re.compile(
-    r"^(?P<marks>\#{1,6})(?:[ \t]+(?P<heading>[^\n]*))?\r?$"
-    r"|^[ \t]*(?P<fence>`{3,}|~{3,})(?P<info>[^\n]*)$"
-    r"|(?<![^\r\n]\n)(?<![^\r\n]\r\n)^(?!\d+[.)]\s)(?P<underlined>[^\s\#>|*+`~-][^\n]*)\n"
-    r"(?:(?P<double>=+)|-{3,})[ \t\r]*$",
-    re.MULTILINE,
-)
-_CLOSING_MARKS = re.compile(r"(?:^|[ \t]+)#+$")
-_LINK = re.compile(r"!?\[([^\]]*)\]\([^)\s]*\)")
-_EMPHASIS = re.compile(r"(\*\*|~~|`+|\*)(\S(?:.*?\S)?)\1")
-_ESCAPE = re.compile(r"\\([!-/:-@\[-`{-~])")
+# Vectors of texts, shape (texts, dimensions); NaN for one that has none.
+Vectors = Callable[[list[str]], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -68,9 +43,14 @@ class ChunkingConfiguration:
 
     Attributes:
         chunking_strategy: the variant's name.
-        algorithm: `recursive` or `markdown_sections`.
-        max_tokens: most tokens of a chunk, special tokens included.
+        algorithm: a key of `ALGORITHMS`.
+        max_tokens: most tokens of what is embedded, context and special tokens included.
         overlap_tokens: at most so many tokens of a chunk are repeated by the next one.
+        window_sentences: of `sentence_windows`: sentences of a chunk; of `semantic`: sentences that
+            are compared on each side of a gap.
+        breakpoint_percentile: of `semantic`: a gap is cut whose distance is above this percentile.
+        sentence_model: of `semantic`: the row of the seed `embedding_models` that embeds sentences.
+        context: what is embedded in front of a chunk: `none`, `title` or `title_and_path`.
         tokenizer: the embedding model whose tokens are counted.
         algorithm_version: of the code that cuts; another one makes another variant.
     """
@@ -79,27 +59,63 @@ class ChunkingConfiguration:
     algorithm: str
     max_tokens: int
     overlap_tokens: int = 0
+    window_sentences: int | None = None
+    breakpoint_percentile: int | None = None
+    sentence_model: str | None = None
+    context: str = NONE
     tokenizer: str = "sentence-transformers/all-MiniLM-L6-v2"
     algorithm_version: int = ALGORITHM_VERSION
 
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any]) -> ChunkingConfiguration:
+        """Take the fields that a row of the seed, or of a model made from it, holds."""
+        return cls(**{field.name: row[field.name] for field in fields(cls) if field.name in row})
+
     def __post_init__(self) -> None:
         where = f"chunking strategy {self.chunking_strategy!r}"
-        if self.algorithm not in ALGORITHMS:
-            known = " or ".join(ALGORITHMS)
-            raise LorelineError(f"{where} names the algorithm {self.algorithm!r}", f"use {known}")
-        if self.algorithm_version != ALGORITHM_VERSION:
-            raise LorelineError(
-                f"{where} asks for version {self.algorithm_version} of its algorithm",
-                f"this code has version {ALGORITHM_VERSION}",
+        for is_wrong, what, todo in self._faults():
+            if is_wrong:
+                raise LorelineError(f"{where} {what}", todo)
+
+    def _faults(self) -> Iterator[tuple[bool, str, str]]:
+        yield (
+            self.algorithm not in ALGORITHMS,
+            f"names the algorithm {self.algorithm!r}",
+            f"use {' or '.join(ALGORITHMS)}",
+        )
+        yield (
+            self.algorithm_version != ALGORITHM_VERSION,
+            f"asks for version {self.algorithm_version} of its algorithm",
+            f"this code has version {ALGORITHM_VERSION}",
+        )
+        yield (
+            self.context not in CONTEXTS,
+            f"names the context {self.context!r}",
+            f"use {' or '.join(CONTEXTS)}",
+        )
+        for name, users in PARAMETERS.items():
+            value, is_used = getattr(self, name), self.algorithm in users
+            yield is_used and value is None, f"has no {name}", f"{self.algorithm} needs one"
+            yield (
+                not is_used and value is not None,
+                f"has a {name}",
+                f"leave it empty: only {' and '.join(users)} uses it",
             )
-        if self.max_tokens < LEAST_MAX_TOKENS:
-            raise LorelineError(
-                f"{where} allows {self.max_tokens} tokens", f"allow {LEAST_MAX_TOKENS} or more"
-            )
-        if not 0 <= self.overlap_tokens <= self.max_tokens // 2:
-            raise LorelineError(
-                f"{where} repeats {self.overlap_tokens} of {self.max_tokens} tokens",
-                "repeat none to half of them",
+        least = LEAST_MAX_TOKENS
+        if self.context != NONE or self.algorithm == "chat_messages":
+            least = LEAST_MAX_TOKENS_WITH_CONTEXT
+        yield self.max_tokens < least, f"allows {self.max_tokens} tokens", f"allow {least} or more"
+        yield (
+            not 0 <= self.overlap_tokens <= self.max_tokens // 2,
+            f"repeats {self.overlap_tokens} of {self.max_tokens} tokens",
+            "repeat none to half of them",
+        )
+        for name, most in (("window_sentences", 100), ("breakpoint_percentile", 99)):
+            value = getattr(self, name)
+            yield (
+                value is not None and not 1 <= value <= most,
+                f"has the {name} {value}",
+                f"use 1 to {most}",
             )
 
 
@@ -112,8 +128,10 @@ class Chunk:
         text: the part; neither blank lines before it nor white space after it.
         start_char: its first character, from 1, in Unicode code points.
         end_char: its last character, inclusive.
-        token_count: tokens that the model sees, special tokens included.
-        heading_path: texts of the enclosing headings, outermost first; empty for `recursive`.
+        token_count: tokens that the model sees, those of `context` and special ones included.
+        heading_path: texts of the enclosing headings, outermost first; empty unless the algorithm
+            or the context is about sections.
+        context: what is embedded in front of `text`, or empty.
     """
 
     chunk_index: int
@@ -122,43 +140,68 @@ class Chunk:
     end_char: int
     token_count: int
     heading_path: tuple[str, ...] = ()
+    context: str = ""
+
+    @property
+    def embedded_text(self) -> str:
+        """What the embedding model reads."""
+        return self.context + self.text
 
 
-@dataclass(frozen=True)
-class Span:
-    """A part of a body from `start` up to `end` (code points from 0), under some headings."""
+class Document(Cutter):
+    """A body to be cut, and how."""
 
-    start: int
-    end: int
-    heading_path: tuple[str, ...] = ()
+    def __init__(
+        self,
+        body: str,
+        configuration: ChunkingConfiguration,
+        tokenizer: Tokenizer,
+        title: str,
+        vectors: Vectors | None,
+    ) -> None:
+        limit, overlap = configuration.max_tokens, configuration.overlap_tokens
+        contexts = Contexts(configuration.context, title, body, tokenizer, limit)
+        super().__init__(body, contexts, tokenizer, limit, overlap)
+        self.configuration = configuration
+        self.vectors = vectors
+
+    def sentences(self) -> list[Span]:
+        """The body's sentences; one that is larger than a chunk in parts."""
+        spans = []
+        for start, end in sentences(self.body):
+            if self.fits(start, end):
+                spans.append(Span(start, end))
+            else:
+                starts = [piece.start for piece in self.pieces(Span(start, end))]
+                ends = [*starts[1:], end]
+                spans += [Span(*places) for places in zip([start, *starts[1:]], ends, strict=True)]
+        return spans
+
+    def texts(self, spans: Iterable[Span]) -> list[str]:
+        """What spans say, without the white space around it."""
+        return [self.body[span.start : span.end].strip() for span in spans]
 
 
-@dataclass(frozen=True)
-class Piece(Span):
-    """A part of a body that becomes a chunk."""
-
-    token_count: int = 0
-
-
-@dataclass(frozen=True)
-class Section(Span):
-    """A heading and what follows it up to the next one, or what precedes the first heading."""
-
-    is_bare: bool = False
-
-
-def chunk(body: str, configuration: ChunkingConfiguration, tokenizer: Tokenizer) -> list[Chunk]:
+def chunk(
+    body: str,
+    configuration: ChunkingConfiguration,
+    tokenizer: Tokenizer,
+    title: str = "",
+    vectors: Vectors | None = None,
+) -> list[Chunk]:
     """Cut a body into chunks, in order.
 
     Each chunk is a contiguous part of the body, every character that can be seen lies in a chunk,
-    and no chunk has more than `max_tokens` tokens. A blank body has no chunk.
+    and nothing that is embedded has more than `max_tokens` tokens. A blank body has no chunk.
 
     Args:
         body: text, usually Markdown.
         configuration: how to cut.
         tokenizer: that of `configuration.tokenizer`, from `load_tokenizer`.
+        title: the document's, for the context.
+        vectors: gives those of `sentence_texts`; only `semantic` asks.
     """
-    cutter = _Cutter(body, configuration, tokenizer)
+    document = Document(body, configuration, tokenizer, title, vectors)
     return [
         Chunk(
             index,
@@ -167,214 +210,80 @@ def chunk(body: str, configuration: ChunkingConfiguration, tokenizer: Tokenizer)
             end_char=piece.end,
             token_count=piece.token_count,
             heading_path=piece.heading_path,
+            context=piece.context.text,
         )
-        for index, piece in enumerate(ALGORITHMS[configuration.algorithm](cutter))
+        for index, piece in enumerate(ALGORITHMS[configuration.algorithm](document))
     ]
 
 
-class _Cutter:
-    """Finds where a body may be cut; all positions are code points of the body, from 0."""
-
-    def __init__(
-        self, body: str, configuration: ChunkingConfiguration, tokenizer: Tokenizer
-    ) -> None:
-        self.body = body
-        self.tokenizer = tokenizer
-        self.tokens: TokenOffsets = tokenizer.offsets(body)
-        self.max_tokens = configuration.max_tokens
-        self.budget = configuration.max_tokens - tokenizer.special_tokens
-        self.overlap = configuration.overlap_tokens
-        self.most_characters = configuration.max_tokens * CHARACTERS_PER_TOKEN
-
-    def tokens_between(self, start: int, end: int) -> int:
-        """Tokens of the body that start in a part of it."""
-        return bisect_left(self.tokens.starts, end) - bisect_left(self.tokens.starts, start)
-
-    def pieces(self, span: Span) -> Iterator[Piece]:
-        """Fill one piece after another up to the limits; blank ones are dropped."""
-        start = previous_end = span.start
-        while (unseen := _WHITE_SPACE.match(self.body, previous_end, span.end).end()) < span.end:
-            end, piece = self._largest_piece(start, unseen, span)
-            if end <= unseen:
-                # Nothing new fits behind what would be repeated, or behind a long blank.
-                start = previous_end = unseen
-                continue
-            if piece:
-                yield piece
-            start, previous_end = self._next_start(start, end), end
-
-    def _largest_piece(self, start: int, unseen: int, span: Span) -> tuple[int, Piece | None]:
-        """Where the piece from `start` ends, and the piece without the blanks around it.
-
-        Tokens of the body tell how far it reaches; where a cut changes them (inside a word, or for
-        a tokenizer whose words depend on their neighbours) it is counted, and shortened until it
-        fits. The end is not beyond `unseen` if only what was seen before fits.
-        """
-        limit = self._limit(start, span.end)
-        while limit > unseen:
-            end = limit
-            if limit < span.end:
-                least = start + int((limit - start) * LEAST_FILL)
-                end = self._boundary(max(least, unseen + 1), limit)
-            piece = self._trimmed(start, end, span.heading_path)
-            if not piece or piece.token_count <= self.max_tokens or end - start == 1:
-                return end, piece
-            shorter = start + (end - start) * self.max_tokens // piece.token_count
-            limit = max(start + 1, min(end - 1, shorter))
-        return limit, None
-
-    def _limit(self, start: int, end: int) -> int:
-        starts = self.tokens.starts
-        beyond = bisect_left(starts, start) + self.budget
-        limit = starts[beyond] if beyond < len(starts) else end
-        return max(start + 1, min(limit, start + self.most_characters, end))
-
-    def _boundary(self, least: int, limit: int) -> int:
-        """The last place of the strongest kind between two positions, both inclusive."""
-        for pattern in _BOUNDARIES:
-            place = 0
-            for match in pattern.finditer(self.body, least, limit + 1):
-                place = match.start(match.lastindex or 0)
-            if least <= place <= limit:
-                return place
-        return self._boundary_without_space(least, limit)
-
-    def _boundary_without_space(self, least: int, limit: int) -> int:
-        """The last start of a word as the tokenizer sees it, else of a character with its marks."""
-        tokens = self.tokens
-        token = bisect_left(tokens.starts, limit + 1) - 1
-        while token >= 0 and tokens.starts[token] >= least:
-            if tokens.opens_word[token]:
-                return tokens.starts[token]
-            token -= 1
-        place = limit
-        while place > least and _joins(self.body[place - 1], self.body[place]):
-            place -= 1
-        return place
-
-    def _next_start(self, start: int, end: int) -> int:
-        """Where the next piece starts: `end`, or before it at a sentence or word to overlap."""
-        tokens_seen = bisect_left(self.tokens.starts, end)
-        if not self.overlap or not tokens_seen:
-            return end
-        repeated_from = max(
-            self.tokens.starts[max(tokens_seen - self.overlap, 0)],
-            _WHITE_SPACE.match(self.body, start).end() + 1,
-            end - self.most_characters // 2,
-        )
-        for pattern in (_SENTENCE, _WORD):
-            if match := pattern.search(self.body, repeated_from, end):
-                return match.end()
-        return end
-
-    def _trimmed(self, start: int, end: int, heading_path: tuple[str, ...]) -> Piece | None:
-        """Without blank lines before it and white space after it; None when nothing is left.
-
-        The indentation of a first line stays: it is part of a nested list or of code.
-        """
-        visible = _WHITE_SPACE.match(self.body, start, end).end()
-        line_start = self.body.rfind("\n", max(start - 1, 0), visible) + 1
-        end = start + len(self.body[start:end].rstrip())
-        if line_start or start:
-            start = line_start or visible
-        if end <= start or _BLANK.fullmatch(self.body, start, end):
-            return None
-        return Piece(start, end, heading_path, self._token_count(start, end))
-
-    def _token_count(self, start: int, end: int) -> int:
-        """Tokens that the model sees for a part of the body, special tokens included."""
-        if self.tokens.additive and self._is_between_words(start) and self._is_between_words(end):
-            return self.tokens_between(start, end) + self.tokenizer.special_tokens
-        return self.tokenizer.count(self.body[start:end])
-
-    def _is_between_words(self, place: int) -> bool:
-        tokens = self.tokens
-        token = bisect_left(tokens.starts, place)
-        return (token == len(tokens.starts) or bool(tokens.opens_word[token])) and (
-            token == 0 or tokens.ends[token - 1] <= place
-        )
+def sentence_texts(
+    body: str, configuration: ChunkingConfiguration, tokenizer: Tokenizer
+) -> list[str]:
+    """The sentences whose vectors `semantic` asks for, in order; each within `max_tokens`."""
+    document = Document(body, configuration, tokenizer, "", None)
+    return document.texts(document.sentences())
 
 
-def _joins(before: str, after: str) -> bool:
-    """Whether two characters show as one: a mark on its letter, joined emoji, CR LF."""
-    return (
-        unicodedata.combining(after) > 0
-        or "\u200d" in (before, after)
-        or "\ufe00" <= after <= "\ufe0f"
-        or before + after == "\r\n"
-    )
+def fixed_tokens(document: Document) -> Iterator[Piece]:
+    """As many words as fit, whatever they say."""
+    return document.pieces(Span(0, len(document.body)), WORDS)
 
 
-def recursive(cutter: _Cutter) -> Iterator[Piece]:
+def recursive(document: Document) -> Iterator[Piece]:
     """Cut at paragraphs, else lines, else sentences, else words, else characters."""
-    return cutter.pieces(Span(0, len(cutter.body)))
+    return document.pieces(Span(0, len(document.body)))
 
 
-def markdown_sections(cutter: _Cutter) -> Iterator[Piece]:
+def markdown_sections(document: Document) -> Iterator[Piece]:
     """One piece a section; tiny neighbours are merged, and what is too large is cut recursively."""
-    for section in _merged(sections(cutter.body), cutter):
-        yield from cutter.pieces(section)
+    for section in _merged(sections(document.body), document):
+        yield from document.pieces(Span(*section[:3]))
 
 
-ALGORITHMS: dict[str, Callable[[_Cutter], Iterator[Piece]]] = {
+def sentence_windows(document: Document) -> Iterator[Piece]:
+    """So many sentences a piece, fewer where more do not fit; whole sentences are repeated."""
+    spans = [Span(start, end) for start, end in sentences(document.body)]
+    return document.packed(spans, document.configuration.window_sentences)
+
+
+def chat_messages(document: Document) -> Iterator[Piece]:
+    """Whole messages, as many as fit; what goes on with one that is too large names its speaker."""
+    spans = [Span(start, end, None, speaker) for start, end, speaker in messages(document.body)]
+    return document.packed(spans, len(spans))
+
+
+def semantic(document: Document) -> Iterator[Piece]:
+    """Sentences up to where they begin to say something else; what is too large is recursive."""
+    parts = document.sentences()
+    configuration = document.configuration
+    cuts = []
+    if len(parts) > 1:
+        vectors = document.vectors(document.texts(parts))
+        group, percentile = configuration.window_sentences, configuration.breakpoint_percentile
+        cuts = breakpoints(vectors, group, percentile)
+    places = [0, *(parts[cut].start for cut in cuts), len(document.body)]
+    for start, end in pairwise(places):
+        yield from document.pieces(Span(start, end))
+
+
+ALGORITHMS: dict[str, Callable[[Document], Iterator[Piece]]] = {
+    "fixed_tokens": fixed_tokens,
     "recursive": recursive,
     "markdown_sections": markdown_sections,
+    "sentence_windows": sentence_windows,
+    "semantic": semantic,
+    "chat_messages": chat_messages,
+}
+
+# Which algorithms a parameter is for.
+PARAMETERS = {
+    "window_sentences": ("sentence_windows", "semantic"),
+    "breakpoint_percentile": ("semantic",),
+    "sentence_model": ("semantic",),
 }
 
 
-def sections(body: str) -> Iterator[Section]:
-    """The sections of a Markdown body, in order; together they are the whole body.
-
-    Headings are those that start in the first column, `# …` or underlined, outside of fenced code
-    (CommonMark 0.31, sections 4.2, 4.3 and 4.5).
-    """
-    open_headings: list[tuple[int, str]] = []
-    start = text_start = 0
-    for match in _headings(body):
-        yield _section(body, start, text_start, match.start(), open_headings)
-        level, title = _level_and_title(match)
-        open_headings = [*(h for h in open_headings if h[0] < level), (level, title)]
-        start, text_start = match.span()
-    yield _section(body, start, text_start, len(body), open_headings)
-
-
-def _headings(body: str) -> Iterator[re.Match[str]]:
-    fence = ""
-    for match in _HEADING_OR_FENCE.finditer(body):
-        mark = match["fence"]
-        if not mark:
-            if not fence:
-                yield match
-        elif not fence:
-            # An info string after backticks has none: otherwise it is code within a line.
-            if mark[0] == "~" or "`" not in match["info"]:
-                fence = mark
-        elif mark.startswith(fence) and not match["info"].strip():
-            fence = ""
-
-
-def _section(
-    body: str, start: int, text_start: int, end: int, headings: list[tuple[int, str]]
-) -> Section:
-    return Section(
-        start,
-        end,
-        tuple(title for _, title in headings if title),
-        is_bare=bool(headings) and not body[text_start:end].strip(),
-    )
-
-
-def _level_and_title(match: re.Match[str]) -> tuple[int, str]:
-    if match["marks"]:
-        level, title = len(match["marks"]), match["heading"] or ""
-    else:
-        level, title = (1 if match["double"] else 2), match["underlined"]
-    title = title.strip()[:MOST_TITLE_CHARACTERS].rstrip()
-    title = _LINK.sub(r"\1", _CLOSING_MARKS.sub("", title))
-    return level, _ESCAPE.sub(r"\1", _EMPHASIS.sub(r"\2", title))
-
-
-def _merged(parts: Iterable[Section], cutter: _Cutter) -> Iterator[Section]:
+def _merged(parts: Iterable[Section], cutter: Cutter) -> Iterator[Section]:
     """Join a heading without text to its first sub-section, and tiny neighbours to each other."""
     tiny = cutter.budget * TINY_SECTION
     group: Section | None = None

@@ -2,18 +2,29 @@
 {{ config(materialized="table") }}
 
 select
-    chunking_strategy,
-    algorithm,
-    cast(max_tokens as bigint) as max_tokens,
-    cast(overlap_tokens as bigint) as overlap_tokens,
-    tokenizer,
-    cast(algorithm_version as bigint) as algorithm_version,
-    status,
-    cast(priority as bigint) as priority,
+    strategies.chunking_strategy,
+    strategies.algorithm,
+    cast(strategies.max_tokens as bigint) as max_tokens,
+    cast(strategies.overlap_tokens as bigint) as overlap_tokens,
+    cast(strategies.window_sentences as bigint) as window_sentences,
+    cast(strategies.breakpoint_percentile as bigint) as breakpoint_percentile,
+    strategies.sentence_model,
+    strategies.context,
+    strategies.tokenizer,
+    cast(strategies.algorithm_version as bigint) as algorithm_version,
+    strategies.status,
+    cast(strategies.priority as bigint) as priority,
+    embedding.config_hash as sentence_config_hash,
     {{ sha256_hex(
-        "chunking_strategy || chr(31) || algorithm || chr(31) || cast(max_tokens as string)"
-        ~ " || chr(31) || cast(overlap_tokens as string) || chr(31) || tokenizer"
-        ~ " || chr(31) || cast(algorithm_version as string)"
+        "strategies.chunking_strategy || chr(31) || strategies.algorithm || chr(31)"
+        ~ " || cast(strategies.max_tokens as string) || chr(31)"
+        ~ " || cast(strategies.overlap_tokens as string) || chr(31)"
+        ~ " || coalesce(cast(strategies.window_sentences as string), '') || chr(31)"
+        ~ " || coalesce(cast(strategies.breakpoint_percentile as string), '') || chr(31)"
+        ~ " || coalesce(embedding.config_hash, '') || chr(31) || strategies.context || chr(31)"
+        ~ " || strategies.tokenizer || chr(31) || cast(strategies.algorithm_version as string)"
     ) }} as config_hash
-from {{ ref("chunking_strategies") }}
-where status <> 'retired'
+from {{ ref("chunking_strategies") }} as strategies
+left join {{ ref("embedding_configurations") }} as embedding
+    on strategies.sentence_model = embedding.embedding_model
+where strategies.status <> 'retired'

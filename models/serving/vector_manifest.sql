@@ -79,6 +79,7 @@ pairs as (
 
 ),
 
+-- Chunks of before there were contexts have one hash.
 wanted as (
 
     select
@@ -87,6 +88,7 @@ wanted as (
         pairs.doc_id,
         pairs.document_version_id,
         chunks.text_hash,
+        coalesce(chunks.shown_text_hash, chunks.text_hash) as shown_text_hash,
         case
             when pairs.storage = 'halfvec' then embeddings.halfvec_sha256
             else embeddings.vector_sha256
@@ -135,6 +137,7 @@ live as (
         wanted.doc_id,
         wanted.document_version_id,
         wanted.text_hash,
+        wanted.shown_text_hash,
         wanted.vector_sha256,
         wanted.allowed_principals,
         false as is_deleted
@@ -156,6 +159,7 @@ held as (
         known.doc_id,
         known.document_version_id,
         known.text_hash,
+        coalesce(known.shown_text_hash, known.text_hash) as shown_text_hash,
         known.vector_sha256,
         coalesce(readiness.allowed_principals, known.allowed_principals) as allowed_principals,
         coalesce(readiness.is_ready, true) as is_deleted
@@ -185,6 +189,7 @@ manifest as (
         doc_id,
         document_version_id,
         text_hash,
+        shown_text_hash,
         vector_sha256,
         allowed_principals,
         is_deleted
@@ -200,6 +205,7 @@ manifest as (
         doc_id,
         document_version_id,
         text_hash,
+        shown_text_hash,
         vector_sha256,
         allowed_principals,
         is_deleted
@@ -215,9 +221,10 @@ select
     doc_id,
     document_version_id,
     text_hash,
+    shown_text_hash,
     vector_sha256,
     {{ sha256_hex(
-        "text_hash || ':' || vector_sha256 || ':' || "
+        "shown_text_hash || ':' || vector_sha256 || ':' || "
         ~ joined_list(sorted_list("allowed_principals"), ",")
     ) }} as fingerprint,
     allowed_principals,

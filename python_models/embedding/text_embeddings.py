@@ -51,6 +51,8 @@ def model(dbt, session):
     # A deleted window says nothing any more, one of an incomplete trajectory not yet.
     texts = {"chunks": dbt.ref("chunks"), "trajectory_texts": dbt.ref("trajectory_texts")}
     is_said = {"chunks": "true", "trajectory_texts": "is_complete and not is_deleted"}
+    # What is put in front of a chunk is embedded with it.
+    said = {"chunks": "coalesce(context, '') || text", "trajectory_texts": "text"}
     configurations = dbt.ref("embedding_configurations").to_arrow_table().to_pylist()
     known = f"lake.{dbt.this.schema}.{dbt.this.identifier}" if dbt.is_incremental else None
     tables = {
@@ -64,7 +66,7 @@ def model(dbt, session):
         part = Part.from_variables(value, [row["embedding_model"] for row in configurations])
         batches = backfilled(session, part, configurations, tables)
     else:
-        batches = embedded(session, texts, is_said, configurations, known)
+        batches = embedded(session, texts, is_said, said, configurations, known)
     return reader(SCHEMA, gathered(batches))
 
 
@@ -84,7 +86,7 @@ def backfilled(session, part, configurations, tables):
         yield from encoded(session, row, "place")
 
 
-def embedded(session, texts, is_said, configurations, known):
+def embedded(session, texts, is_said, said, configurations, known):
     """Batches of embeddings of what is new, longest texts first, so that a batch pads little.
 
     Every configuration embeds the texts of every table; where equal ones come from does not matter.
@@ -93,7 +95,9 @@ def embedded(session, texts, is_said, configurations, known):
     for row in configurations:
         for name, table in texts.items():
             unread = new_rows(table, variant=row["config_hash"]).filter(is_said[name])
-            unread.select("text_hash, text").create_view(f"unread_{name}", replace=True)
+            unread.project(f"text_hash, {said[name]} as text").create_view(
+                f"unread_{name}", replace=True
+            )
         unread = " union all ".join(f"from unread_{name}" for name in texts)
         absent = (
             f"anti join (select text_hash from {known} where config_hash = '{row['config_hash']}')"

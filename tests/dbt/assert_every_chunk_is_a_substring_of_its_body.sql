@@ -1,4 +1,5 @@
--- A row is a chunk whose offsets do not lead to its text in the body of its document version.
+-- A row is a chunk whose offsets do not lead to its text in the body of its document version, or
+-- whose hashes are not of what is embedded and of what is shown.
 with written as (
 
     select
@@ -6,7 +7,9 @@ with written as (
         document_version_id,
         text,
         start_char,
-        end_char
+        end_char,
+        text_hash = {{ sha256_hex("context || text") }}
+        and shown_text_hash = {{ sha256_hex("text") }} as is_hashed
     from {{ ref("chunks") }}
     where {{ written_by_this_run(ref("chunks")) }}
 
@@ -23,3 +26,4 @@ inner join {{ ref("documents") }} as documents
 where
     substr(documents.body, written.start_char, written.end_char - written.start_char + 1)
     is distinct from written.text
+    or written.is_hashed is distinct from true

@@ -391,6 +391,7 @@ class ManifestInputs:
                     "document_version_id": version,
                     "config_hash": "cc",
                     "text_hash": text_hash,
+                    "shown_text_hash": text_hash,
                 }
                 for chunk_id, text_hash in (chunks or {}).items()
             ],
@@ -443,6 +444,7 @@ class ManifestInputs:
                 "document_version_id",
                 "config_hash",
                 "text_hash",
+                "shown_text_hash",
             ],
             "embedding.text_embeddings": [
                 "text_hash",
@@ -638,6 +640,8 @@ BREACHES = [
     again("seeds.model_prices", "null as input_price, null as output_price"),
     again("seeds.chunking_strategies", "'odd' as status, 'odd' as algorithm"),
     again("seeds.embedding_models", "'odd' as status, 'odd' as storage"),
+    again("seeds.chunking_strategies", "'odd' as status, 'odd' as algorithm, 'odd' as context"),
+    again("seeds.embedding_models", "'odd' as status"),
     again("seeds.slack_message_rules"),
     again("seeds.preference_settings"),
     again("seeds.preference_labellers"),
@@ -673,6 +677,8 @@ BREACHES = [
     # Of a current version, embedded, and not in the manifest.
     again("knowledge.chunks", "'k8' as chunk_id", A_PAGE),
     again("embedding.text_embeddings", "[]::float[] as embedding"),
+    "insert into {lake}embedding.sentence_embeddings (text_hash, config_hash)"
+    " values ('h', 'e'), ('h', 'e')",
     again("seeds.trajectory_text_settings"),
     again("seeds.clustering_configurations", "'odd' as status, 'odd' as embedding_model"),
     again("seeds.stop_words"),

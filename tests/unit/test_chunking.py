@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import unicodedata
 from itertools import pairwise
 
 import duckdb
+import numpy as np
 import pytest
 import tokenizers
 from hypothesis import given, settings
@@ -16,65 +18,46 @@ from tokenizers import decoders, models, pre_tokenizers, processors, trainers
 from loreline.embedding import DEFAULT_MODEL
 from loreline.errors import LorelineError
 from loreline.knowledge import tokens
-from loreline.knowledge.chunking import Chunk, ChunkingConfiguration, chunk, sections
+from loreline.knowledge.chunking import ALGORITHMS, Chunk, ChunkingConfiguration, chunk
+from loreline.knowledge.sections import sections
 from loreline.knowledge.tokens import Tokenizer, load_tokenizer
+from tests.unit.hostile_bodies import EXTREME, bodies
 
-ALGORITHMS = ("recursive", "markdown_sections")
+# Each algorithm, bare and with all that may be put in front.
+STRATEGIES = [*ALGORITHMS, *(f"{algorithm} in context" for algorithm in ALGORITHMS)]
+TITLE = "Größe &\n数据 " + "handbook of everything " * 20
 
-# What breaks offsets and limits elsewhere: astral, combining and zero-width characters, Windows
-# line ends, scripts without spaces, words beyond the vocabulary, special tokens in the text.
-PIECES = (
-    "word",
-    "Größe ",
-    "e\u0301",
-    "👩\u200d👩\u200d👧",
-    "🇩🇪",
-    "数据仓库",
-    "ไม่มีช่องว่าง",
-    "ﷺ",
-    "한글",
-    "\u200b",
-    "\ufeff",
-    "\x00",
-    "\x0c",
-    "\x85",
-    "\u2028",
-    "\u3000",
-    " ",
-    "   ",
-    "\t",
-    "\n",
-    "\n\n",
-    "\r\n",
-    "\r\n\r\n",
-    ". ",
-    "! Next",
-    "。",
-    "x" * 120,
-    "a/b?c=d&",
-    "[SEP]",
-    "\ufffd",
-    "\n# Heading\n",
-    "\n## **Bold** [link](https://e.org)\n",
-    "\n```\n# code\n```\n",
-    "\n~~~",
-    "\n---\n",
-    "| cell | cell |\n",
-    "- item\n",
-)
-bodies = st.lists(st.sampled_from(PIECES) | st.text(max_size=8), max_size=60).map("".join)
 configurations = st.builds(
-    lambda algorithm, limit, overlap: configuration(algorithm, limit, overlap * limit // 100),
-    st.sampled_from(ALGORITHMS),
+    lambda strategy, limit, overlap: configuration(strategy, limit, overlap),
+    st.sampled_from(STRATEGIES),
     st.sampled_from((8, 9, 16, 40, 256)),
     st.sampled_from((0, 10, 50)),
 )
 
 
 def configuration(
-    algorithm: str = "recursive", max_tokens: int = 64, overlap_tokens: int = 0
+    strategy: str = "recursive", max_tokens: int = 64, overlap_percent: int = 0
 ) -> ChunkingConfiguration:
-    return ChunkingConfiguration("tested", algorithm, max_tokens, overlap_tokens)
+    algorithm, _, in_context = strategy.partition(" ")
+    if in_context or algorithm == "chat_messages":
+        max_tokens = max(max_tokens, 32)
+    return ChunkingConfiguration(
+        "tested",
+        algorithm,
+        max_tokens,
+        overlap_percent * max_tokens // 100,
+        window_sentences=3 if algorithm in ("sentence_windows", "semantic") else None,
+        breakpoint_percentile=70 if algorithm == "semantic" else None,
+        sentence_model="any" if algorithm == "semantic" else None,
+        context="title_and_path" if in_context else "none",
+    )
+
+
+def any_vectors(texts: list[str]) -> np.ndarray:
+    """Two numbers made from each text, always the same; none from some."""
+    numbers = np.array([list(hashlib.sha256(text.encode()).digest()[:2]) for text in texts], float)
+    numbers[numbers[:, 0] == 7] = np.nan
+    return numbers - 127.5
 
 
 @pytest.fixture(scope="module")
@@ -103,14 +86,15 @@ def byte_level() -> Tokenizer:
 
 
 def assert_sound(body: str, config: ChunkingConfiguration, tokenizer: Tokenizer) -> None:
-    chunks = chunk(body, config, tokenizer)
-    assert chunks == chunk(body, config, tokenizer)
+    chunks = chunk(body, config, tokenizer, TITLE, any_vectors)
+    assert chunks == chunk(body, config, tokenizer, TITLE, any_vectors)
     assert [c.chunk_index for c in chunks] == list(range(len(chunks)))
     covered = bytearray(len(body))
     for c in chunks:
         assert body[c.start_char - 1 : c.end_char] == c.text
         assert c.text.strip()
-        assert c.token_count == tokenizer.count(c.text)
+        assert c.token_count == tokenizer.count(c.embedded_text)
+        assert c.context.startswith("Größe" if config.context != "none" else "")
         assert c.token_count <= config.max_tokens or len(c.text) == 1
         covered[c.start_char - 1 : c.end_char] = b"\1" * len(c.text)
     for before, after in pairwise(chunks):
@@ -154,31 +138,16 @@ def test_limits_hold_across_the_blocks_in_which_a_long_text_is_tokenized(minilm,
     check()
 
 
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
-@pytest.mark.parametrize(
-    "body",
-    [
-        pytest.param("数据仓库保存着每一个版本的历史记录" * 300, id="no spaces"),
-        pytest.param("abc+/" * 2000, id="base64"),
-        pytest.param("x" * 50_000, id="one word"),
-        pytest.param("word " * 20_000, id="one line"),
-        pytest.param("".join("some words " * 9 + "\n" * n for n in range(400)), id="empty lines"),
-        pytest.param("a" + "\u0301" * 20_000, id="one letter with 20,000 accents"),
-        pytest.param("[" * 40_000, id="brackets"),
-        pytest.param("# " + "[" * 40_000, id="brackets in a heading"),
-        pytest.param("# a\n" * 5_000, id="headings"),
-        pytest.param("```\n" * 5_001, id="fences"),
-        pytest.param(" " * 100_000 + "end", id="blanks"),
-    ],
-)
-def test_extreme_bodies(minilm, algorithm, body):
-    assert_sound(body, configuration(algorithm, 256), minilm)
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("name", EXTREME)
+def test_extreme_bodies(minilm, strategy, name):
+    assert_sound(EXTREME[name], configuration(strategy, 256), minilm)
 
 
 @pytest.mark.parametrize("body", ["", " ", "\n\n\t ", "\u200b\ufeff\u00ad", "\x00\x01"])
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
-def test_a_blank_body_has_no_chunk(minilm, algorithm, body):
-    assert chunk(body, configuration(algorithm), minilm) == []
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_a_blank_body_has_no_chunk(minilm, strategy, body):
+    assert chunk(body, configuration(strategy), minilm, TITLE, any_vectors) == []
 
 
 def test_sql_finds_each_chunk_at_its_offsets(minilm):
@@ -317,7 +286,7 @@ def test_cuts_at_the_strongest_boundary_that_fills_a_quarter(minilm):
 
 def test_the_next_chunk_repeats_whole_sentences(minilm):
     body = " ".join(f"Sentence number {n} is here." for n in range(30))
-    chunks = chunk(body, configuration(max_tokens=40, overlap_tokens=10), minilm)
+    chunks = chunk(body, configuration(max_tokens=40, overlap_percent=25), minilm)
     for before, after in pairwise(chunks):
         repeated = body[after.start_char - 1 : before.end_char]
         assert repeated and before.text.endswith(repeated) and after.text.startswith("Sentence")
@@ -336,14 +305,31 @@ def test_the_limit_is_the_models_with_special_tokens(minilm):
     assert first == Chunk(0, ("word " * 254).strip(), 1, 254 * 5 - 1, 256)
 
 
+SEMANTIC = {
+    "algorithm": "semantic",
+    "window_sentences": 1,
+    "breakpoint_percentile": 90,
+    "sentence_model": "any",
+}
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"algorithm": "semantic"}, "use recursive or markdown_sections"),
+        ({"algorithm": "by_taste"}, "use fixed_tokens or recursive or markdown_sections"),
         ({"max_tokens": 4}, "allow 8 or more"),
         ({"overlap_tokens": 33}, "repeat none to half"),
         ({"overlap_tokens": -1}, "repeat none to half"),
         ({"algorithm_version": 99}, "this code has version"),
+        ({"context": "author"}, "use none or title or title_and_path"),
+        ({"context": "title", "max_tokens": 31}, "allow 32 or more"),
+        ({"algorithm": "chat_messages", "max_tokens": 31}, "allow 32 or more"),
+        ({"window_sentences": 3}, "leave it empty: only sentence_windows and semantic uses it"),
+        ({"algorithm": "sentence_windows"}, "has no window_sentences"),
+        ({"algorithm": "sentence_windows", "window_sentences": 0}, "use 1 to 100"),
+        (SEMANTIC | {"breakpoint_percentile": None}, "has no breakpoint_percentile"),
+        (SEMANTIC | {"breakpoint_percentile": 100}, "use 1 to 99"),
+        (SEMANTIC | {"sentence_model": None}, "has no sentence_model"),
     ],
 )
 def test_a_configuration_that_cannot_be_is_refused(change, message):

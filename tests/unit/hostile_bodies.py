@@ -1,0 +1,75 @@
+"""Bodies that chunkers and tokenizers stumble over."""
+
+from __future__ import annotations
+
+from hypothesis import strategies as st
+
+# What breaks offsets and limits elsewhere: astral, combining and zero-width characters, Windows
+# line ends, scripts without spaces, words beyond the vocabulary, special tokens in the text.
+PIECES = (
+    "word",
+    "Größe ",
+    "e\u0301",
+    "👩\u200d👩\u200d👧",
+    "🇩🇪",
+    "数据仓库",
+    "ไม่มีช่องว่าง",
+    "ﷺ",
+    "한글",
+    "\u200b",
+    "\ufeff",
+    "\x00",
+    "\x0c",
+    "\x85",
+    "\u2028",
+    "\u3000",
+    " ",
+    "   ",
+    "\t",
+    "\n",
+    "\n\n",
+    "\r\n",
+    "\r\n\r\n",
+    ". ",
+    "! Next",
+    "。",
+    "x" * 120,
+    "a/b?c=d&",
+    "[SEP]",
+    "\ufffd",
+    "\n# Heading\n",
+    "\n## **Bold** [link](https://e.org)\n",
+    "\n```\n# code\n```\n",
+    "\n~~~",
+    "\n---\n",
+    "| cell | cell |\n",
+    "- item\n",
+)
+bodies = st.lists(st.sampled_from(PIECES) | st.text(max_size=8), max_size=60).map("".join)
+
+EXTREME = {
+    "no spaces": "数据仓库保存着每一个版本的历史记录" * 300,
+    "base64": "abc+/" * 2000,
+    "one word": "x" * 50_000,
+    "one line": "word " * 20_000,
+    "one line of 1 MB": "Of all words none is the last one, they go on. " * 22_000,
+    "empty lines": "".join("some words " * 9 + "\n" * n for n in range(400)),
+    "one letter with 20,000 accents": "a" + "\u0301" * 20_000,
+    "letters with accents": "Z\u0351\u0321a\u0300\u0301l\u0334go\u0353 " * 2_000,
+    "emoji": "👩\u200d👩\u200d👧🇩🇪👍🏽" * 1_500,
+    "right to left": "\u200fمخزن البيانات يحفظ كل نسخة؟ نعم. שלום עולם! \u202eabc\u202c " * 400,
+    "Windows lines": "First line\r\nSecond line\r\n\r\n" * 1_500,
+    "brackets": "[" * 40_000,
+    "brackets in a heading": "# " + "[" * 40_000,
+    "headings": "# a\n" * 5_000,
+    "underlines": "a\n---\n===\n\n" * 2_500,
+    "fences": "```\n" * 5_001,
+    "code": "Look:\n\n```python\nif a:\n    b = 'c  d'\n\n    return b\n```\n\n" * 300,
+    "tables": "| name | rows |\n|---|---|\n| a\\|b | 1,000 |\n| `c` | **2** |\n\n" * 300,
+    "marks": ".!?…。" * 8_000,
+    "quoted marks": "He said: “No.”’)]*_` " * 2_000,
+    "messages": "**Ann:** yes\n\n" * 4_000,
+    "half messages": "**Ann:** **Bob:**\n\n**" * 3_000,
+    "logged": "[12:34] <ann> yes\n" * 4_000,
+    "blanks": " " * 100_000 + "end",
+}
