@@ -54,6 +54,30 @@ with candidates as (
     from {{ ref("slack_conversations") }}
     where {{ newer_than_watermark(ref("slack_conversations")) }}
 
+    union all
+
+    select
+        'log_files' as source,
+        external_id,
+        title,
+        body,
+        cast(null as string) as url,
+        cast(null as string) as author_id,
+        service as container,
+        cast(null as string) as parent_external_id,
+        window_start as created_at,
+        last_at as source_updated_at,
+        observed_at,
+        is_deleted,
+        'public' as visibility,
+        {{ list_of(["'public'"]) }} as allowed_principals,
+        'raw_log_files.lines' as raw_table,
+        raw_dlt_id,
+        _batch as arrival,
+        cast(null as timestamp) as landed_at
+    from {{ ref("log_documents") }}
+    where {{ newer_than_watermark(ref("log_documents")) }}
+
 ),
 
 cleaned as (
@@ -202,6 +226,7 @@ select
     raw_table,
     raw_dlt_id,
     case source
+        when 'log_files' then {{ var("log_files_canonicalizer_version") }}
         when 'notion' then {{ var("notion_canonicalizer_version") }}
         else {{ var("slack_canonicalizer_version") }}
     end as canonicalizer_version
