@@ -20,6 +20,7 @@ from pyiceberg.exceptions import CommitFailedException, RESTError
 from dlt_sources.destination import Lake
 from dlt_sources.evaluation import evaluation
 from dlt_sources.gateway import gateway
+from dlt_sources.incident_reports import incident_reports
 from dlt_sources.inputs import fingerprint, remember, was_landed
 from dlt_sources.judge import judge
 from dlt_sources.landing import Landing, LoadSummary, raw_resource
@@ -35,6 +36,7 @@ from loreline.settings import Settings
 SOURCES: dict[str, Callable[..., DltSource]] = {
     "evaluation": evaluation,
     "gateway": gateway,
+    "incident_reports": incident_reports,
     "judge": judge,
     "log_files": log_files,
     "notion": notion,
@@ -68,7 +70,7 @@ def load(
 
     Args:
         settings: the stores.
-        source: gateway, judge, notion, review or slack.
+        source: one of `SOURCES`.
         location: the file or folder to read; None of a source that is in the stores.
         observed_at: when the input was exported, if the location does not tell.
         progress: told in a line what goes on.

@@ -53,12 +53,17 @@ def ingest(
     sources: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[SOURCE]...", help="notion, slack, gateway, evaluation, review, judge"
+            metavar="[SOURCE]...",
+            help="notion, slack, log_files, incident_reports, gateway, evaluation, review, judge",
         ),
     ] = None,
     location: Annotated[
         str | None,
-        typer.Option("--from", metavar="LOCATION", help="File or folder to read one source from."),
+        typer.Option(
+            "--from",
+            metavar="LOCATION",
+            help="File or folder to read one source from; of log files also a glob, and s3://….",
+        ),
     ] = None,
     sample: Annotated[
         Day | None, typer.Option(help="Land this state of the sample workspace.")

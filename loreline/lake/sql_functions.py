@@ -12,6 +12,7 @@ import duckdb
 
 from loreline.knowledge.notion_markdown import notion_markdown, notion_title
 from loreline.knowledge.slack_markdown import slack_markdown
+from loreline.knowledge.source_text import canonical_text
 from loreline.lake.objects import read_object
 from loreline.settings import Settings
 
@@ -28,6 +29,7 @@ def register(connection: duckdb.DuckDBPyConnection, settings: Settings) -> None:
         return slack_markdown(message, names_of(names))
 
     text = "VARCHAR"
+    connection.create_function("canonical_text", canonical_text, [text], text)
     connection.create_function("notion_markdown", notion_markdown, [text], text)
     connection.create_function("notion_title", notion_title, [text], text)
     connection.create_function("slack_markdown", slack_message, [text, text], text)

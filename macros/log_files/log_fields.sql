@@ -6,46 +6,53 @@
 
 
 {% macro duckdb__log_fields(record, formats) -%}
-  case
+  coalesce(
     {%- for format in formats %}
     {%- set name = sql_text(format.log_format) %}
     {%- if format.kind == "json" %}
-    {%- set line = "regexp_extract(" ~ record ~ ", '^[^\\n]*', 0)" %}
-    when
-      regexp_matches({{ record }}, {{ sql_text("^" ~ format.first_line) }})
-      and json_valid({{ line }})
-      then list_extract(
-        list_transform(
-          [json_extract_string({{ line }}, [{{ json_paths(format) }}])],
-          lambda found: [
-            {{ name }},
-            {%- for places in json_places(format) %}
-            coalesce({% for n in places %}list_extract(found, {{ n }}), {% endfor %}null),
-            {%- endfor %}
-          ]
-        ),
-        1
-      )
+    case
+      when regexp_matches({{ record }}, {{ sql_text("^" ~ format.first_line) }})
+        then list_extract(
+          list_transform(
+            list_filter([regexp_extract({{ record }}, '^[^\n]*', 0)], lambda line: json_valid(line)),
+            lambda line: list_extract(
+              list_transform(
+                [json_extract_string(line, [{{ json_paths(format) }}])],
+                lambda found: [
+                  {{ name }},
+                  {%- for places in json_places(format) %}
+                  coalesce({% for n in places %}list_extract(found, {{ n }}), {% endfor %}null),
+                  {%- endfor %}
+                ]
+              ),
+              1
+            )
+          ),
+          1
+        )
+    end,
     {%- else %}
     {%- set pattern = sql_text("^(?:" ~ format.pattern ~ ")") %}
     {%- set groups = modules.re.findall("\\(\\?P<(\\w+)>", format.pattern) %}
-    when regexp_matches({{ record }}, {{ pattern }})
-      then list_extract(
-        list_transform(
-          [regexp_extract({{ record }}, {{ pattern }}, {{ groups }})],
-          lambda found: [
-            {{ name }},
-            {%- for field in log_field_names() %}
-            {% if field in groups %}nullif(found.{{ field }}, ''){% else %}null{% endif %},
-            {%- endfor %}
-          ]
-        ),
-        1
-      )
+    list_extract(
+      list_transform(
+        [regexp_extract({{ record }}, {{ pattern }}, {{ groups }})],
+        lambda found: case
+          when found.timestamp <> ''
+            then [
+              {{ name }},
+              {%- for field in log_field_names() %}
+              {% if field in groups %}nullif(found.{{ field }}, ''){% else %}null{% endif %},
+              {%- endfor %}
+            ]
+        end
+      ),
+      1
+    ),
     {%- endif %}
     {%- endfor %}
-    else cast(null as varchar[])
-  end
+    cast(null as varchar[])
+  )
 {%- endmacro %}
 
 

@@ -57,6 +57,30 @@ with candidates as (
     union all
 
     select
+        'incident_reports' as source,
+        incident_id as external_id,
+        title,
+        body,
+        url,
+        {{ list_at("authors", 1) }} as author_id,
+        cast(null as string) as container,
+        cast(null as string) as parent_external_id,
+        started_at as created_at,
+        source_updated_at,
+        observed_at,
+        is_deleted,
+        'public' as visibility,
+        {{ list_of(["'public'"]) }} as allowed_principals,
+        'raw_incident_reports.reports' as raw_table,
+        raw_dlt_id,
+        raw_batch as arrival,
+        landed_at
+    from {{ ref("stg_incident_reports__reports") }}
+    where {{ newer_than_watermark(ref("stg_incident_reports__reports")) }}
+
+    union all
+
+    select
         'log_files' as source,
         external_id,
         title,
@@ -226,6 +250,7 @@ select
     raw_table,
     raw_dlt_id,
     case source
+        when 'incident_reports' then {{ var("incident_reports_canonicalizer_version") }}
         when 'log_files' then {{ var("log_files_canonicalizer_version") }}
         when 'notion' then {{ var("notion_canonicalizer_version") }}
         else {{ var("slack_canonicalizer_version") }}

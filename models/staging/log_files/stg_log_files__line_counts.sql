@@ -10,13 +10,24 @@
 with source as (
 
     select
-        external_id,
+        _dlt_id as raw_dlt_id,
+        observed_at,
         {{ json_texts(
             raw_payload("payload", "raw_object_uri"),
             ["$.file", "$.end", "$.continues", "$.text"]
-        ) }} as said,
+        ) }} as said
+    from {{ source("raw_log_files", "lines") }}
+    where {{ newer_than_watermark(source("raw_log_files", "lines")) }}
+
+),
+
+-- The same rows without what they hold.
+arrived as (
+
+    select
+        _dlt_id as raw_dlt_id,
+        external_id,
         observed_at,
-        _dlt_id,
         _batch
     from {{ source("raw_log_files", "lines") }}
     where {{ newer_than_watermark(source("raw_log_files", "lines")) }}
@@ -26,19 +37,19 @@ with source as (
 blocks as (
 
     select
-        external_id as block_id,
-        cast({{ list_at("said", 2) }} as bigint) as block_end,
+        raw_dlt_id,
+        observed_at,
         regexp_extract(
-            {{ list_at("said", 1) }}, {{ regex("([^/]+?)(?:[._-][0-9]{4}-?[0-9]{2}-?[0-9]{2}[^/]*|[.][^/]*)?$") }}, 1
+            {{ list_at("said", 1) }},
+            {{ regex("([^/]+?)(?:[._-][0-9]{4}-?[0-9]{2}-?[0-9]{2}[^/]*|[.][^/]*)?$") }},
+            1
         ) as file_service,
+        cast({{ list_at("said", 2) }} as bigint) as block_end,
         {{ list_at("said", 3) }} = 'true' as continues,
         -- Line ends of one kind, and no sign that the records are told apart by.
         replace(
             replace({{ list_at("said", 4) }}, chr(13) || chr(10), chr(10)), chr(30), ''
-        ) as block,
-        observed_at,
-        _dlt_id as raw_dlt_id,
-        _batch as raw_batch
+        ) as block
     from source
 
 ),
@@ -46,12 +57,10 @@ blocks as (
 records as (
 
     select
-        block_id,
-        block_end,
-        file_service,
-        observed_at,
         raw_dlt_id,
-        raw_batch,
+        block_end,
+        observed_at,
+        file_service,
         {{ each_element(log_records("block", "continues", formats)) }} as record
     from blocks
 
@@ -60,7 +69,11 @@ records as (
 parsed as (
 
     select
-        *,
+        raw_dlt_id,
+        block_end,
+        observed_at,
+        file_service,
+        record,
         {{ log_fields("record", formats) }} as fields
     from records
 
@@ -69,11 +82,8 @@ parsed as (
 timed as (
 
     select
-        block_id,
-        block_end,
-        observed_at,
         raw_dlt_id,
-        raw_batch,
+        block_end,
         record,
         coalesce({{ list_at("fields", 4) }}, file_service) as service,
         {{ list_at("fields", 1) }} as log_format,
@@ -91,11 +101,8 @@ timed as (
 masked as (
 
     select
-        block_id,
-        block_end,
-        observed_at,
         raw_dlt_id,
-        raw_batch,
+        block_end,
         record,
         service,
         log_format,
@@ -110,11 +117,8 @@ masked as (
 counted as (
 
     select
-        block_id,
-        block_end,
-        observed_at,
         raw_dlt_id,
-        raw_batch,
+        block_end,
         service,
         log_format,
         written_level,
@@ -127,11 +131,8 @@ counted as (
         min(record) as example
     from masked
     group by
-        block_id,
-        block_end,
-        observed_at,
         raw_dlt_id,
-        raw_batch,
+        block_end,
         service,
         log_format,
         written_level,
@@ -144,16 +145,13 @@ counted as (
 summed as (
 
     select
-        counted.block_id,
-        counted.block_end,
-        counted.observed_at,
         counted.raw_dlt_id,
-        counted.raw_batch,
+        counted.block_end,
         counted.service,
         counted.window_start,
         coalesce(levels.level, 'unknown') as level,
         counted.template,
-        sum(counted.line_count) as line_count,
+        cast(sum(counted.line_count) as bigint) as line_count,
         min(counted.first_at) as first_at,
         max(counted.last_at) as last_at,
         min(counted.example) as example
@@ -164,11 +162,8 @@ summed as (
         on formats.level_scale = levels.level_scale
         and counted.written_level = levels.written
     group by
-        counted.block_id,
-        counted.block_end,
-        counted.observed_at,
         counted.raw_dlt_id,
-        counted.raw_batch,
+        counted.block_end,
         counted.service,
         counted.window_start,
         coalesce(levels.level, 'unknown'),
@@ -178,24 +173,26 @@ summed as (
 
 select
     {{ short_hash(
-        "raw_dlt_id || chr(31) || service || chr(31)"
-        ~ " || coalesce(cast(window_start as string), '') || chr(31) || level || chr(31) || template"
+        "summed.raw_dlt_id || chr(31) || summed.service || chr(31)"
+        ~ " || coalesce(cast(summed.window_start as string), '') || chr(31) || summed.level"
+        ~ " || chr(31) || summed.template"
     ) }} as line_count_id,
-    raw_dlt_id,
-    raw_batch,
-    block_id,
-    block_end,
-    service,
-    window_start,
-    level,
-    {{ short_hash("template") }} as template_id,
-    template,
-    cast(line_count as bigint) as line_count,
-    first_at,
-    last_at,
+    summed.raw_dlt_id,
+    arrived._batch as raw_batch,
+    arrived.external_id as block_id,
+    summed.block_end,
+    summed.service,
+    summed.window_start,
+    summed.level,
+    {{ short_hash("summed.template") }} as template_id,
+    summed.template,
+    summed.line_count,
+    summed.first_at,
+    summed.last_at,
     {{ replace_all(
-        "substr(example, 1, " ~ var("log_example_characters") ~ ")", regex("\\s+$"), "''"
+        "substr(summed.example, 1, " ~ var("log_example_characters") ~ ")", regex("\\s+$"), "''"
     ) }} as example,
-    observed_at,
+    arrived.observed_at,
     {{ log_rules_hash(formats, masks, levels) }} as config_hash
 from summed
+inner join arrived on summed.raw_dlt_id = arrived.raw_dlt_id
