@@ -13,7 +13,7 @@ import yaml
 
 from loreline.knowledge.source_text import clean_text
 
-_FRONT_MATTER = re.compile(r"---[ \t]*\n(.*?)(?:^|\n)(?:---|\.\.\.)[ \t]*(?:\n|\Z)", re.DOTALL)
+_FRONT_MATTER = re.compile(r"---[ \t]*\n(?:(.*?)\n)??(?:---|\.\.\.)[ \t]*(?:\n|\Z)", re.DOTALL)
 _NOTHING = ("", "~", "null", "Null", "NULL")
 
 
@@ -69,7 +69,7 @@ def read_report(raw: bytes) -> tuple[dict[str, Any], str]:
             raise BadReport("broken_yaml", "the front matter has no line --- at its end")
         return {}, text
     try:
-        fields = yaml.load(found[1], Loader=_Texts)  # noqa: S506 - it makes texts, lists and maps
+        fields = yaml.load(found[1] or "", Loader=_Texts)  # noqa: S506 - it makes texts, lists and maps
     except (yaml.YAMLError, RecursionError) as error:
         raise BadReport("broken_yaml", " ".join(str(error).split())[:300]) from None
     if fields in (None, ""):

@@ -404,6 +404,8 @@ def build_a_little(project: Project) -> None:
     project.land("notion.users", STARTED, u1={"name": "Ana", "type": "person"})
     project.land("notion.pages", STARTED, p1=page("A"), p2=page("B"), p3=page("C"))
     project.land("notion.pages", STARTED + timedelta(days=1), p3=Deleted(page("C")))
+    project.land("log_files.lines", STARTED, f__0=LOG_BLOCK)
+    project.land("incident_reports.reports", STARTED, i1=INCIDENT)
     project.land("gateway.events", STARTED, **GATEWAY_EVENTS)
     project.land("review.labels", STARTED, l1=LABEL)
     project.land("evaluation.items", STARTED, s__1=ITEM)
@@ -412,6 +414,18 @@ def build_a_little(project: Project) -> None:
     assert " ERROR=0 " in built
 
 
+LOG_BLOCK = {
+    "file": "till.log",
+    "start": 0,
+    "end": 60,
+    "continues": False,
+    "text": "no time\n2026-10-01T11:42:03Z WARN  till [r1] attempt 2 failed\n",
+}
+INCIDENT = {
+    "file": "i1.md",
+    "fields": {"started_at": "2026-10-01T11:40:00Z"},
+    "body": "## Timeline\n\n- 11:42 UTC – seen",
+}
 TASK = {"index": 0, "sub_prompt": "look"}
 LABEL = {
     "kind": "trajectory",
@@ -461,6 +475,8 @@ BREACHES = [
     again("raw_slack.channels", "'lost' as _dlt_id"),
     again("raw_slack.messages", "'lost' as _dlt_id"),
     again("raw_slack.users", "'lost' as _dlt_id"),
+    again("raw_log_files.lines", "'lost' as _dlt_id"),
+    again("raw_incident_reports.reports", "'lost' as _dlt_id"),
     again("raw_gateway.events", "'lost' as _dlt_id"),
     again("raw_review.labels", "'lost' as _dlt_id"),
     again("raw_evaluation.items", "'lost' as _dlt_id"),
@@ -470,6 +486,8 @@ BREACHES = [
     again("staging.stg_slack__channels", "'odd' as kind"),
     again("staging.stg_slack__messages", "null as anchor_day"),
     again("staging.stg_slack__users"),
+    again("staging.stg_log_files__line_counts", "null as service, 'odd' as config_hash"),
+    again("staging.stg_incident_reports__reports", "null as incident_id"),
     again("staging.stg_gateway__events", "null as event_key"),
     again("staging.stg_gateway__chat_requests", "'odd' as problem"),
     again("staging.stg_gateway__tool_calls"),
@@ -515,6 +533,10 @@ BREACHES = [
     again("seeds.chunking_strategies", "'odd' as status, 'odd' as algorithm"),
     again("seeds.embedding_models", "'odd' as status"),
     again("seeds.slack_message_rules"),
+    again("seeds.log_formats", "'odd' as kind"),
+    again("seeds.log_formats"),
+    again("seeds.log_levels", "'odd' as level"),
+    again("seeds.log_masks"),
     again("seeds.preference_settings"),
     again("seeds.preference_labellers"),
     again("seeds.label_rules"),
@@ -524,6 +546,14 @@ BREACHES = [
     again("seeds.judges", "'odd' as kind, 'odd' as which"),
     again("seeds.label_categories", "'odd' as polarity"),
     again("knowledge.slack_conversations"),
+    again("knowledge.log_windows"),
+    again("knowledge.log_unread_lines"),
+    again("knowledge.log_templates"),
+    "insert into {lake}knowledge.log_bursts (service, window_start, level, template_id, kind)"
+    " values ('s', now(), 'l', 't', 'odd'), ('s', now(), 'l', 't', 'odd')",
+    again("knowledge.log_documents"),
+    again("knowledge.incidents"),
+    again("knowledge.incident_timeline"),
     again("knowledge.people"),
     again("knowledge.chunking_configurations"),
     again("embedding.embedding_configurations"),
