@@ -220,7 +220,7 @@ def records(seed):
 
 
 def built(project):
-    project.dbt("build", "--select", "+documents", *MODELS, "--exclude", "test_type:unit")
+    project.dbt("build", "--select", "+documents", *RESULTS, "--exclude", "test_type:unit")
     return {
         model: project.query(
             f"select {columns} from {{lake}}knowledge.{model} where not is_deleted order by all"
