@@ -2,12 +2,12 @@
 
     python -m benchmarks.logs [--lines 500000 2000000] [--json FILE]
 
-The input is a text log and a log of JSON lines, two thirds and one third of the lines, of some 110 and
-180 bytes. They are landed, and read, masked and counted by dbt; then a thousand lines more are. Landing
-and building are a process each, without their start: what is measured is the load, and what dbt says
-of its models. The reference is DuckDB alone, which in the same run reads the same files as lines and
-looks for the time of each. On a machine that others use too, time of the CPU says more than lines a
-second: 10 µs a line are 200,000 lines/s of two cores that are free.
+The input is a text log and a log of JSON lines, two thirds and one third of the lines, of some 110
+and 180 bytes. They are landed, and read, masked and counted by dbt; then a thousand lines more are.
+Landing and building are a process each, without their start: what is measured is the load, and what
+dbt says of its models. The reference is DuckDB alone, which in the same run reads the same files as
+lines and looks for the time of each. On a machine that others use too, time of the CPU says more
+than lines a second: 10 µs a line are 200,000 lines/s of two cores that are free.
 """
 
 from __future__ import annotations
@@ -63,19 +63,21 @@ def write_logs(folder: Path, first: int, count: int) -> None:
     folder.mkdir()
     chance = random.Random(first)
     said = messages(chance)
-    with (folder / f"till{first}.log").open("w") as text:
-        with (folder / f"gatehouse{first}.jsonl").open("w") as lines:
-            for n in range(first, first + count):
-                moment = START + timedelta(milliseconds=10 * n)
-                stamp = moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-                level = ("INFO", "INFO", "INFO", "WARN", "ERROR")[n % 5]
-                if n % 3:
-                    request = f"req-{n % 16**6:06x}"
-                    text.write(f"{stamp} {level:<5} till [{request}] {next(said)}\n")
-                else:
-                    event = {"ts": stamp, "level": level.lower(), "service": "gatehouse"}
-                    event |= {"msg": next(said), "duration_ms": n % 3000}
-                    lines.write(json.dumps(event) + "\n")
+    with (
+        (folder / f"till{first}.log").open("w") as text,
+        (folder / f"gatehouse{first}.jsonl").open("w") as lines,
+    ):
+        for n in range(first, first + count):
+            moment = START + timedelta(milliseconds=10 * n)
+            stamp = moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+            level = ("INFO", "INFO", "INFO", "WARN", "ERROR")[n % 5]
+            if n % 3:
+                request = f"req-{n % 16**6:06x}"
+                text.write(f"{stamp} {level:<5} till [{request}] {next(said)}\n")
+            else:
+                event = {"ts": stamp, "level": level.lower(), "service": "gatehouse"}
+                event |= {"msg": next(said), "duration_ms": n % 3000}
+                lines.write(json.dumps(event) + "\n")
 
 
 def land(folder: str) -> dict[str, Any]:
