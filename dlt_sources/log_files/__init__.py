@@ -70,7 +70,9 @@ def new_blocks(
             with file.opened() as stream:
                 yield from _new_blocks_of(file, stream, known, begins_record, written_at)
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-            yield Reject("broken_archive", f"it breaks off: {error}", b"", file.name, LINES.name)
+            # Named instead of copied: it may be large, and is still being written.
+            named = file.name.encode()
+            yield Reject("broken_archive", f"it breaks off: {error}", named, file.name, LINES.name)
 
 
 def _new_blocks_of(

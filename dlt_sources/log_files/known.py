@@ -81,11 +81,14 @@ class KnownFiles:
 
     def __init__(self, landing: Landing) -> None:
         self._files: dict[str, KnownFile] = {}
+        self._by_head: dict[tuple[int, str], dict[str, KnownFile]] = {}
         # By these a file is known to be an early, short state of another.
         self._short_heads: set[tuple[int, str]] = set()
         for known in _landed(landing):
             self._files[known.file_id] = known
             self._note_short_head(known)
+        for known in self._files.values():
+            self._note_head(known)
         self._listed = {
             (name, *about): known
             for known in self._files.values()
@@ -135,7 +138,9 @@ class KnownFiles:
         known = resumed.file
         self._note_copy(known, file)
         if last.end > known.end:
+            del self._by_head[known.head_bytes, known.head_hash][known.file_id]
             known.head_bytes, known.head_hash = len(resumed.head), _hash(resumed.head)
+            self._note_head(known)
             known.end, known.last_start = last.end, last.start
             known.last_hash, known.last_continues = _hash(last.content), last.continues
             self._note_short_head(known)
@@ -152,18 +157,22 @@ class KnownFiles:
                 yield known.observation()
 
     def _with_head(self, head: bytes) -> list[KnownFile]:
-        hashes = {size: _hash(head[:size]) for size in {k.head_bytes for k in self._files.values()}}
-        return [
-            known
-            for known in self._files.values()
-            if known.head_bytes <= len(head) and hashes[known.head_bytes] == known.head_hash
-        ]
+        sizes = sorted({size for size, _ in self._by_head if size <= len(head)}, reverse=True)
+        found = (self._by_head.get((size, _hash(head[:size])), {}) for size in sizes)
+        return [known for files in found for known in files.values()]
 
     def _new(self, head: bytes) -> KnownFile:
-        same = sum(known.file_id.startswith(_file_id(head)) for known in self._files.values())
-        file_id = _file_id(head) + (f"-{same + 1}" if same else "")
+        file_id = plain = f"{_hash(head)}-{len(head)}"
+        number = 1
+        while file_id in self._files:
+            number += 1
+            file_id = f"{plain}-{number}"
         known = self._files[file_id] = KnownFile(file_id, len(head), _hash(head))
+        self._note_head(known)
         return known
+
+    def _note_head(self, known: KnownFile) -> None:
+        self._by_head.setdefault((known.head_bytes, known.head_hash), {})[known.file_id] = known
 
     def _note_copy(self, known: KnownFile, file: LogFile) -> None:
         self._copies.setdefault(known.file_id, {})[file.name] = _about(file)
@@ -208,10 +217,6 @@ def _landed(landing: Landing) -> Iterator[KnownFile]:
 
 def _about(file: LogFile) -> list[Any]:
     return [file.size, file.modified_at.isoformat()]
-
-
-def _file_id(head: bytes) -> str:
-    return f"{_hash(head)}-{len(head)}"
 
 
 def _hash(content: bytes) -> str:

@@ -2,7 +2,7 @@
 {% macro log_code(text) -%}
   '`' || {{ replace_all(
     "replace(substr(" ~ text ~ ", 1, " ~ var("log_line_characters") ~ "), '`', '''')",
-    "'[[:cntrl:][:space:]]+'",
+    regex("[\\x00-\\x20\\x7f]+"),
     "' '"
   ) }} || '`'
 {%- endmacro %}
