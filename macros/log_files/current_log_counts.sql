@@ -1,8 +1,7 @@
-{# The counts of groups of log lines of which something new was read, without those that a longer state
-   of the same block has replaced. The last record of a file may still have grown; what the new state
-   says, and what the old one said, are both touched.
-
-   Common table expressions to begin a model with; the last one is `current_counts`. #}
+{# The counts of groups of log lines of which something new was read, without those that a longer
+   state of the same block has replaced. The last record of a file may still have grown; what the
+   new state says, and what the old one said, are both touched. Common table expressions to begin
+   a model with; the last one is `current_counts`. #}
 {% macro current_log_counts(keys, condition) %}
 {%- set counts = ref("stg_log_files__line_counts") -%}
 new_blocks as (

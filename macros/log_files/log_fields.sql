@@ -1,5 +1,5 @@
-{# What a record says, by the first format that it has: a list of the format's name, timestamp, level,
-   service and message, each null where it has none; null where no format fits. #}
+{# What a record says, by the first format that it has: a list of the format's name, timestamp,
+   level, service and message, each null where it has none; null where no format fits. #}
 {% macro log_fields(record, formats) %}
   {{- return(adapter.dispatch("log_fields", "loreline")(record, formats)) -}}
 {% endmacro %}
@@ -67,7 +67,9 @@
       then array(
         {{ name }}
         {%- for field in log_field_names() %}, coalesce(
-          {% for path in format[field ~ "_paths"].split() %}get_json_object({{ line }}, {{ sql_text(path) }}), {% endfor %}null
+          {%- for path in format[field ~ "_paths"].split() %}
+          get_json_object({{ line }}, {{ sql_text(path) }}),
+          {%- endfor %} null
         ){% endfor %}
       )
     {%- else %}
@@ -95,11 +97,13 @@
 {%- endmacro %}
 
 
-{# All paths of a JSON format as literals, and for each field the positions of its own among them. #}
+{# All paths of a JSON format as literals, and for each field the positions of its own there. #}
 {% macro json_paths(format) -%}
   {%- set paths = [] -%}
   {%- for field in log_field_names() -%}
-    {%- for path in format[field ~ "_paths"].split() %}{% do paths.append(sql_text(path)) %}{% endfor -%}
+    {%- for path in format[field ~ "_paths"].split() -%}
+      {%- do paths.append(sql_text(path)) -%}
+    {%- endfor -%}
   {%- endfor -%}
   {{ return(paths | join(", ")) }}
 {%- endmacro %}

@@ -1,6 +1,6 @@
-{# The records of a block of log lines, as a list: each is a line by which one begins, with the lines
-   that belong to it. Lines before the first such line are records by themselves, or, where the block
-   continues a record, a blank one in their place. #}
+{# The records of a block of log lines, as a list: each is a line by which one begins, with the
+   lines that belong to it. Lines before the first such line are records by themselves, or, where
+   the block continues a record, a blank one in their place. #}
 {% macro log_records(text, continues, formats) %}
   {{- return(adapter.dispatch("log_records", "loreline")(text, continues, formats)) -}}
 {% endmacro %}

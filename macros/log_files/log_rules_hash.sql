@@ -1,4 +1,4 @@
-{# A hash of all that decides what is read of log lines, as a literal. #}
+{# A hash of all that decides what is read of log lines, for one and all rows. #}
 {% macro log_rules_hash(formats, masks, levels) -%}
-  '{{ local_md5(tojson([formats, masks, levels, var("log_window_minutes")], sort_keys=true)) }}'
+  {{ short_hash(sql_text([formats, masks, levels, var("log_window_minutes")] | string)) }}
 {%- endmacro %}

@@ -1,5 +1,5 @@
-{# When a record was written, UTC, as its format says; null where that is no time. A format without a
-   year means the year in which the file was written, or the one before. #}
+{# When a record was written, UTC, as its format says; null where that is no time. A format
+   without a year means the year in which the file was written, or the one before. #}
 {% macro log_time(format, text, written_at, formats) %}
   {{- return(adapter.dispatch("log_time", "loreline")(format, text, written_at, formats)) -}}
 {% endmacro %}

@@ -1,6 +1,6 @@
-{# The rows of a seed as a list of dictionaries, for what has to stand in the SQL itself: an engine
-   compiles a pattern once where it is a constant, and for each row where it is none. A unit test takes
-   the seed as it was built. #}
+{# The rows of a seed as a list of dictionaries, for what has to stand in the SQL itself: an
+   engine compiles a pattern once where it is a constant, and for each row where it is none. A
+   unit test takes the seed as it was built. #}
 {% macro seed_rows(relation, order_by) %}
   {{- return(adapter.dispatch("seed_rows", "loreline")(relation, order_by)) -}}
 {% endmacro %}

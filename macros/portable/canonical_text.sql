@@ -1,5 +1,5 @@
-{# Text in Unicode NFC with clean line ends, no blanks at the ends of lines, no blank line at either end
-   (a registered Python function). #}
+{# Text in Unicode NFC with clean line ends, no blanks at the ends of lines, no blank line at either
+   end (a registered Python function). #}
 {% macro canonical_text(text) %}
   {{- return(adapter.dispatch("canonical_text", "loreline")(text)) -}}
 {% endmacro %}

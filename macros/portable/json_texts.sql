@@ -10,9 +10,5 @@
 
 
 {% macro spark__json_texts(column, paths) -%}
-  array(
-    {%- for path in paths %}
-    get_json_object({{ column }}, '{{ path }}'){{ "," if not loop.last }}
-    {%- endfor %}
-  )
+  transform(array('{{ paths | join("', '") }}'), path -> get_json_object({{ column }}, path))
 {%- endmacro %}

@@ -1,4 +1,4 @@
-{# The beginning of the window of so many minutes, counted from 1970, in which a UTC timestamp lies. #}
+{# The beginning of the window of so many minutes, counted from 1970, in which a timestamp lies. #}
 {% macro window_start(timestamp, minutes) %}
   {{- return(adapter.dispatch("window_start", "loreline")(timestamp, minutes)) -}}
 {% endmacro %}

@@ -1,5 +1,5 @@
--- One row per entry of an incident's timeline: an item of the list, or a row of the table, under the
--- heading Timeline that begins with a time.
+-- One row per entry of an incident's timeline: an item of the list, or a row of the table, that
+-- begins with a time, under the heading Timeline.
 {{ config(
     materialized="incremental",
     incremental_strategy="merge",

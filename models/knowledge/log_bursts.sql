@@ -1,16 +1,17 @@
--- One row per template that stands out in a window: logged far more often than in the windows before
--- (burst), or not at all in these (new).
+-- One row per template that stands out in a window: logged far more often than in the windows
+-- before (burst), or not at all in these (new).
 --
 -- A count is compared with its mean in the service's windows before by Anscombe's transform, under
--- which a Poisson count has a variance of about one: 2 √(x + 3/8) (F. J. Anscombe, The transformation
--- of Poisson, binomial and negative-binomial data, Biometrika 35, 1948).
+-- which a Poisson count has a variance of about one: 2 √(x + 3/8) (F. J. Anscombe, The
+-- transformation of Poisson, binomial and negative-binomial data, Biometrika 35, 1948).
 {{ config(
     materialized="incremental",
     incremental_strategy="merge",
     unique_key=["service", "window_start", "level", "template_id"],
 ) }}
 
-{% set usual = "interval '" ~ var("log_window_minutes") * var("log_usual_windows") ~ "' minute" %}
+{% set minutes = (var("log_window_minutes") | int) * (var("log_usual_windows") | int) %}
+{% set usual = "interval '" ~ minutes ~ "' minute" %}
 
 with changed as (
 

@@ -1,5 +1,5 @@
--- One row per service and window: what happened there, in Markdown. It says what was logged, not how
--- the lines came: the same lines in other files, in another order, are the same document.
+-- One row per service and window: what happened there, in Markdown. It says what was logged, not
+-- how the lines came: the same lines in other files, in another order, are the same document.
 {{ config(materialized="incremental", incremental_strategy="merge", unique_key="external_id") }}
 
 with touched as (
@@ -40,30 +40,33 @@ windows as (
             partition by windows.service, windows.window_start
             order by
                 windows.line_count desc nulls last,
-                windows.level nulls last,
-                windows.template nulls last
+                windows.level asc nulls last,
+                windows.template asc nulls last
         ) as frequency_rank,
         row_number() over (
-            partition by windows.service, windows.window_start, windows.level in ('error', 'critical')
+            partition by
+                windows.service,
+                windows.window_start,
+                windows.level in ('error', 'critical')
             order by
                 windows.line_count desc nulls last,
-                windows.level nulls last,
-                windows.template nulls last
+                windows.level asc nulls last,
+                windows.template asc nulls last
         ) as error_rank,
         row_number() over (
             partition by windows.service, windows.window_start, bursts.kind
             order by
                 bursts.score desc nulls last,
-                windows.level nulls last,
-                windows.template nulls last
+                windows.level asc nulls last,
+                windows.template asc nulls last
         ) as burst_rank,
         -- Most unusual first; all differ within the window.
         row_number() over (
             partition by windows.service, windows.window_start
             order by
                 bursts.score desc nulls last,
-                windows.level nulls last,
-                windows.template nulls last
+                windows.level asc nulls last,
+                windows.template asc nulls last
         ) as burst_place
     from {{ ref("log_windows") }} as windows
     inner join touched
@@ -185,12 +188,15 @@ described as (
         || substr(cast(told.last_at as string), 12, 8) || '.'
         || case
             when told.bursts = '' then ''
-            else chr(10) || chr(10) || '## Far more often than usual' || chr(10) || chr(10) || told.bursts
+            else
+                chr(10) || chr(10) || '## Far more often than usual'
+                || chr(10) || chr(10) || told.bursts
         end
         || case
             when told.new_templates = '' then ''
             else
-                chr(10) || chr(10) || '## Not seen in the {{ var("log_usual_windows") }} windows before'
+                chr(10) || chr(10)
+                || '## Not seen in the {{ var("log_usual_windows") }} windows before'
                 || chr(10) || chr(10) || told.new_templates
         end
         || case

@@ -1,5 +1,5 @@
--- One row per service and template of log lines whose time could not be told, because no format fits:
--- they are in no window. `seeds/log_formats.csv` is where a format is added.
+-- One row per service and template of log lines whose time could not be told, because no format
+-- fits: they are in no window. `seeds/log_formats.csv` is where a format is added.
 {{ config(
     materialized="incremental",
     incremental_strategy="merge",

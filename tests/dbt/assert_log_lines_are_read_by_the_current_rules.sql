@@ -1,6 +1,6 @@
--- A row is a setting under which log lines were read and which is not that of now: a seed log_*.csv or
--- log_window_minutes has changed. Build anew what was read before:
--- loreline build --full-refresh --select stg_log_files__line_counts+
+-- A row is a setting under which log lines were read and which is not that of now: a seed
+-- log_*.csv or log_window_minutes has changed. Build anew what was read before: loreline build
+-- --full-refresh --select stg_log_files__line_counts+
 {{ config(group="knowledge") }}
 
 {% set formats = seed_rows(ref("log_formats"), "position") %}

@@ -62,7 +62,9 @@ headed as (
         {%- endfor %}
         {%- for name in times %}
         || coalesce(
-            chr(10) || '- {{ name | replace("_at", "") | capitalize }}: ' || {{ minute_text(name) }} || ' UTC', ''
+            chr(10) || '- {{ name | replace("_at", "") | capitalize }}: '
+            || {{ minute_text(name) }} || ' UTC',
+            ''
         )
         {%- endfor %}
         || coalesce(chr(10) || '- Commander: ' || commander, '')

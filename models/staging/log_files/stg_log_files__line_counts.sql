@@ -1,6 +1,7 @@
--- One row per landed block, service, window, level and template: how many of its records say this. What
--- no format fits has no window; a block also has a row for its blank lines, which count for nothing.
--- Records are read, masked and counted in one go: a row for each would only be written to be summed.
+-- One row per landed block, service, window, level and template: how many of its records say this.
+-- What no format fits has no window; a block also has a row for its blank lines, which count for
+-- nothing. Records are read, masked and counted in one go: a row for each would only be written to
+-- be summed.
 {{ config(materialized="incremental", incremental_strategy="append", unique_key="line_count_id") }}
 
 {% set formats = seed_rows(ref("log_formats"), "position") %}
