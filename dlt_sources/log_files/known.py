@@ -19,6 +19,7 @@ from dlt_sources.log_files.blocks import Block
 from dlt_sources.log_files.places import LogFile
 from dlt_sources.log_files.settings import FILES, HEAD_BYTES, LINES
 from dlt_sources.slices import Observation
+from dlt_sources.versions import Resource
 from loreline.lake.catalog import find_table, load_catalog
 
 _STEP = timedelta(microseconds=1)
@@ -87,6 +88,13 @@ class KnownFiles:
         for known in _landed(landing):
             self._files[known.file_id] = known
             self._note_short_head(known)
+        for file_id, start in _last_blocks(landing):
+            known = self._files.setdefault(file_id, _begun(file_id))
+            if start > known.last_start or not known.end:
+                # A load was killed between the blocks of the file and what is known of it.
+                known.end = known.last_start = start
+                known.last_hash = _hash(b"")
+                known.last_continues = _continues(landing, f"{file_id}:{start}")
         for known in self._files.values():
             self._note_head(known)
         self._listed = {
@@ -193,26 +201,47 @@ def moment_of(known: KnownFile, written_at: datetime) -> datetime:
 
 def _landed(landing: Landing) -> Iterator[KnownFile]:
     """All states of all files, in the order in which they landed."""
-    catalog = load_catalog(landing.settings)
-    files, lines = (f"{landing.namespace}.{table.name}" for table in (FILES, LINES))
-    seen: set[str] = set()
-    if find_table(catalog, files):
-        query = f"select payload, observed_at from lake.{files} order by observed_at, landed_at"  # noqa: S608
+    if table := _table(landing, FILES):
+        query = f"select payload, observed_at from {table} order by observed_at, landed_at"  # noqa: S608
         cursor = landing.duckdb.execute(query)
         while rows := cursor.fetchmany(1000):
             for payload, observed_at in rows:
-                known = KnownFile(
-                    **orjson.loads(payload), observed_at=observed_at.replace(tzinfo=UTC)
-                )
-                seen.add(known.file_id)
-                yield known
-    if find_table(catalog, lines):
-        query = f"select distinct split_part(external_id, ':', 1) from lake.{lines} order by 1"  # noqa: S608
-        for (file_id,) in landing.duckdb.execute(query).fetchall():
-            if file_id not in seen:
-                # A load was killed between the blocks of a file and what is known of it.
-                head_hash, head_bytes = file_id.split("-")[:2]
-                yield KnownFile(file_id, int(head_bytes), head_hash)
+                said = orjson.loads(payload)
+                yield KnownFile(**said, observed_at=observed_at.replace(tzinfo=UTC))
+
+
+def _last_blocks(landing: Landing) -> list[tuple[str, int]]:
+    """Where the last landed block of each file begins."""
+    table = _table(landing, LINES)
+    if table is None:
+        return []
+    return landing.duckdb.execute(
+        f"""
+        select
+            split_part(external_id, ':', 1) as file_id,
+            max(cast(split_part(external_id, ':', 2) as bigint)) as last_start
+        from {table}
+        group by file_id
+        order by file_id
+        """  # noqa: S608 - the name is our own
+    ).fetchall()
+
+
+def _continues(landing: Landing, block_id: str) -> bool:
+    query = f"select payload from {_table(landing, LINES)} where external_id = ? limit 1"  # noqa: S608
+    row = landing.duckdb.execute(query, [block_id]).fetchone()
+    return bool(row and row[0] and orjson.loads(row[0])["continues"])
+
+
+def _begun(file_id: str) -> KnownFile:
+    """A file of which nothing is known but its id."""
+    head_hash, head_bytes, *_ = file_id.split("-")
+    return KnownFile(file_id, int(head_bytes), head_hash)
+
+
+def _table(landing: Landing, resource: Resource) -> str | None:
+    name = f"{landing.namespace}.{resource.name}"
+    return f"lake.{name}" if find_table(load_catalog(landing.settings), name) else None
 
 
 def _about(file: LogFile) -> list[Any]:
