@@ -88,12 +88,13 @@ class KnownFiles:
         for known in _landed(landing):
             self._files[known.file_id] = known
             self._note_short_head(known)
-        for file_id, start in _last_blocks(landing):
+        for file_id, start, observed_at in _last_blocks(landing):
             known = self._files.setdefault(file_id, _begun(file_id))
             if start > known.last_start or not known.end:
                 # A load was killed between the blocks of the file and what is known of it.
                 known.end = known.last_start = start
                 known.last_hash = _hash(b"")
+                known.observed_at = observed_at.replace(tzinfo=UTC)
                 known.last_continues = _continues(landing, f"{file_id}:{start}")
         for known in self._files.values():
             self._note_head(known)
@@ -210,8 +211,8 @@ def _landed(landing: Landing) -> Iterator[KnownFile]:
                 yield KnownFile(**said, observed_at=observed_at.replace(tzinfo=UTC))
 
 
-def _last_blocks(landing: Landing) -> list[tuple[str, int]]:
-    """Where the last landed block of each file begins."""
+def _last_blocks(landing: Landing) -> list[tuple[str, int, datetime]]:
+    """Of each file where the last landed block begins, and when it was observed last."""
     table = _table(landing, LINES)
     if table is None:
         return []
@@ -219,7 +220,8 @@ def _last_blocks(landing: Landing) -> list[tuple[str, int]]:
         f"""
         select
             split_part(external_id, ':', 1) as file_id,
-            max(cast(split_part(external_id, ':', 2) as bigint)) as last_start
+            max(cast(split_part(external_id, ':', 2) as bigint)) as last_start,
+            max(observed_at) as observed_at
         from {table}
         group by file_id
         order by file_id
