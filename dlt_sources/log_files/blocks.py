@@ -94,7 +94,9 @@ def cut(
         continues: whether it begins inside a record.
     """
     cutter = _Cutter(begins_record, start, read, continues)
-    while chunk := stream.read(READ_BYTES):
+    # An archive that breaks off gives what is before that only where no more is asked of it.
+    read_some = getattr(stream, "read1", stream.read)
+    while chunk := read_some(READ_BYTES):
         yield from cutter.add(chunk)
     yield from cutter.rest()
 

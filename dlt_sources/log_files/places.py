@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -55,7 +54,7 @@ class LogFile:
                     yield stored
                     return
                 with gzip.GzipFile(fileobj=stored) as stream:
-                    yield io.BufferedReader(stream, READ_BYTES)
+                    yield stream
         except gzip.BadGzipFile:
             raise
         except OSError as error:
