@@ -1,6 +1,6 @@
 """Log files: lines a second from files to templates, and memory as their number grows.
 
-    python -m benchmarks.logs [--lines 500000 2000000] [--json FILE]
+    python -m benchmarks.logs [--lines 1000000 4000000] [--json FILE]
 
 The input is a text log and a log of JSON lines, two thirds and one third of the lines, of some 110
 and 180 bytes. They are landed, and read, masked and counted by dbt; then a thousand lines more are.
@@ -205,7 +205,7 @@ def measurements(
 def main() -> None:
     """Run the benchmark."""
     parser = arguments(__doc__)
-    parser.add_argument("--lines", type=int, nargs="+", default=[500_000, 2_000_000])
+    parser.add_argument("--lines", type=int, nargs="+", default=[1_000_000, 4_000_000])
     parser.add_argument("--step", nargs="+", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.step:

@@ -142,7 +142,8 @@ entries as (
             when zone in ('', 'Z', 'UTC', 'GMT') or substr(zone, 1, 1) in ('+', '-')
                 then
                     {{ iso_to_timestamp(
-                        "day || 'T' || clock || case when substr(zone, 1, 1) in ('+', '-')"
+                        "day || 'T' || clock || case when length(clock) = 5 then ':00' else '' end"
+                        ~ " || case when substr(zone, 1, 1) in ('+', '-')"
                         ~ " then zone else 'Z' end"
                     ) }}
                     + interval '1' day * case when is_day_told_before then midnights else 0 end

@@ -31,7 +31,14 @@ clean_columns as (
         {{ json_text("payload", "$.fields." ~ name) }} as {{ name }},
         {% endfor %}
         {% for name in times %}
-        {{ iso_to_timestamp(json_text("payload", "$.fields." ~ name)) }} as {{ name }},
+        {% set written = json_text("payload", "$.fields." ~ name) %}
+        -- A time without seconds is one too.
+        {{ iso_to_timestamp(
+            "case when regexp_extract(" ~ written ~ ", "
+            ~ regex("^[0-9-]{10}[T ][0-9]{2}:[0-9]{2}(?:[^0-9:]|$)") ~ ", 0) <> ''"
+            ~ " then substr(" ~ written ~ ", 1, 16) || ':00' || substr(" ~ written ~ ", 17)"
+            ~ " else " ~ written ~ " end"
+        ) }} as {{ name }},
         {% endfor %}
         {% for name in lists %}
         -- One name may stand there without a list around it.
