@@ -24,9 +24,7 @@ class ObjectStore:
 
     def __init__(self, settings: Settings) -> None:
         self.root = settings.landing_url.rstrip("/")
-        self.files: AbstractFileSystem = fsspec.filesystem(
-            self.root.partition("://")[0], **_options(settings)
-        )
+        self.files = file_system(settings, self.root)
 
     def put(self, content: bytes) -> str:
         """Store bytes as `objects/<sha256>`, unless they are there, and return their URI."""
@@ -67,20 +65,23 @@ class ObjectStore:
             ) from error
 
 
+def file_system(settings: Settings, url: str) -> AbstractFileSystem:
+    """The file system of an address: `s3://…` with the settings' credentials, or a local path."""
+    if not url.startswith("s3:"):
+        scheme = url.partition("://")[0] if "://" in url else "file"
+        return fsspec.filesystem(scheme, auto_mkdir=True)
+    return fsspec.filesystem(
+        "s3",
+        key=settings.s3_access_key_id,
+        secret=settings.s3_secret_access_key,
+        endpoint_url=settings.s3_endpoint or None,
+        client_kwargs={"region_name": settings.s3_region},
+    )
+
+
 def _existing(files: AbstractFileSystem, folder: str) -> list[str]:
     files.invalidate_cache()
     try:
         return sorted(files.ls(folder, detail=False))
     except FileNotFoundError:
         return []
-
-
-def _options(settings: Settings) -> dict[str, object]:
-    if not settings.landing_url.startswith("s3:"):
-        return {"auto_mkdir": True}
-    return {
-        "key": settings.s3_access_key_id,
-        "secret": settings.s3_secret_access_key,
-        "endpoint_url": settings.s3_endpoint or None,
-        "client_kwargs": {"region_name": settings.s3_region},
-    }

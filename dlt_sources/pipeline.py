@@ -21,10 +21,12 @@ from dlt_sources.destination import Lake
 from dlt_sources.evaluation import evaluation
 from dlt_sources.gateway import gateway
 from dlt_sources.google_docs import google_docs
+from dlt_sources.incident_reports import incident_reports
 from dlt_sources.inputs import fingerprint, remember, was_landed
 from dlt_sources.judge import judge
 from dlt_sources.landing import Landing, LoadSummary, raw_resource
 from dlt_sources.linear import linear
+from dlt_sources.log_files import log_files
 from dlt_sources.notion import notion
 from dlt_sources.review import review
 from dlt_sources.slack import slack
@@ -37,14 +39,18 @@ SOURCES: dict[str, Callable[..., DltSource]] = {
     "evaluation": evaluation,
     "gateway": gateway,
     "google_docs": google_docs,
+    "incident_reports": incident_reports,
     "judge": judge,
     "linear": linear,
+    "log_files": log_files,
     "notion": notion,
     "review": review,
     "slack": slack,
 }
 # Sources that are in the stores of the settings, and nowhere else.
 STORED_SOURCES = {"judge", "review"}
+# Sources that tell by themselves what of their input is new, without reading all of it.
+RESUMING_SOURCES = {"log_files"}
 # A load package is what becomes visible, and what a killed run loses, at once.
 PACKAGE_BYTES = 64 * 1024 * 1024
 # How the object store, the catalog, Postgres and DuckDB say that they failed.
@@ -97,7 +103,8 @@ def load(
 
         pipeline = _pipeline(settings, landing.namespace, committed)
         _run(pipeline)
-        identity = fingerprint(Path(location), observed_at, options) if location else None
+        is_compared = location is not None and source not in RESUMING_SOURCES
+        identity = fingerprint(Path(location), observed_at, options) if is_compared else None
         if identity and not again and was_landed(landing, identity):
             summary.seconds = time.monotonic() - started
             return summary

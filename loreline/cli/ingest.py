@@ -54,12 +54,17 @@ def ingest(
         list[str] | None,
         typer.Argument(
             metavar="[SOURCE]...",
-            help="notion, slack, google_docs, linear, gateway, evaluation, review, judge",
+            help="notion, google_docs, slack, linear, log_files, incident_reports, gateway,"
+            " evaluation, review, judge",
         ),
     ] = None,
     location: Annotated[
         str | None,
-        typer.Option("--from", metavar="LOCATION", help="File or folder to read one source from."),
+        typer.Option(
+            "--from",
+            metavar="LOCATION",
+            help="File or folder to read one source from; of log files also a glob, and s3://….",
+        ),
     ] = None,
     sample: Annotated[
         Day | None, typer.Option(help="Land this state of the sample workspace.")

@@ -134,8 +134,7 @@ def search(
         ),
     ] = None,
     source: Annotated[
-        list[str] | None,
-        typer.Option(metavar="SOURCE", help="Only from here: notion, slack, google_docs, linear."),
+        list[str] | None, typer.Option(metavar="SOURCE", help="Only from here: notion, slack, ….")
     ] = None,
     since: Annotated[
         str | None, typer.Option(metavar="TIME", help="Only what changed from then on.")

@@ -15,6 +15,7 @@ from loreline.knowledge.linear_markdown import linear_markdown
 from loreline.knowledge.notion_export import same_text
 from loreline.knowledge.notion_markdown import notion_markdown, notion_title
 from loreline.knowledge.slack_markdown import slack_markdown
+from loreline.knowledge.source_text import canonical_text
 from loreline.lake.objects import read_object
 from loreline.settings import Settings
 
@@ -33,6 +34,7 @@ def register(connection: duckdb.DuckDBPyConnection, settings: Settings) -> None:
     text = "VARCHAR"
     connection.create_function("google_docs_markdown", google_docs_markdown, [text], text)
     connection.create_function("linear_markdown", linear_markdown, [text, "BOOLEAN"], text)
+    connection.create_function("canonical_text", canonical_text, [text], text)
     connection.create_function("notion_markdown", notion_markdown, [text], text)
     connection.create_function("notion_same_text", same_text, [text, text], "BOOLEAN")
     connection.create_function("notion_title", notion_title, [text], text)

@@ -102,6 +102,54 @@ with candidates as (
     from {{ ref("linear_issues") }}
     where {{ newer_than_watermark(ref("linear_issues")) }}
 
+    union all
+
+    select
+        'incident_reports' as source,
+        incident_id as external_id,
+        title,
+        body,
+        url,
+        {{ list_at("authors", 1) }} as author_id,
+        cast(null as string) as container,
+        cast(null as string) as parent_external_id,
+        started_at as created_at,
+        source_updated_at,
+        observed_at,
+        is_deleted,
+        'public' as visibility,
+        {{ list_of(["'public'"]) }} as allowed_principals,
+        'raw_incident_reports.reports' as raw_table,
+        raw_dlt_id,
+        raw_batch as arrival,
+        landed_at
+    from {{ ref("stg_incident_reports__reports") }}
+    where {{ newer_than_watermark(ref("stg_incident_reports__reports")) }}
+
+    union all
+
+    select
+        'log_files' as source,
+        external_id,
+        title,
+        body,
+        cast(null as string) as url,
+        cast(null as string) as author_id,
+        service as container,
+        cast(null as string) as parent_external_id,
+        window_start as created_at,
+        last_at as source_updated_at,
+        observed_at,
+        is_deleted,
+        'public' as visibility,
+        {{ list_of(["'public'"]) }} as allowed_principals,
+        'raw_log_files.lines' as raw_table,
+        raw_dlt_id,
+        _batch as arrival,
+        cast(null as timestamp) as landed_at
+    from {{ ref("log_documents") }}
+    where {{ newer_than_watermark(ref("log_documents")) }}
+
 ),
 
 cleaned as (
@@ -251,7 +299,9 @@ select
     raw_dlt_id,
     case source
         when 'google_docs' then {{ var("google_docs_canonicalizer_version") }}
+        when 'incident_reports' then {{ var("incident_reports_canonicalizer_version") }}
         when 'linear' then {{ var("linear_canonicalizer_version") }}
+        when 'log_files' then {{ var("log_files_canonicalizer_version") }}
         when 'notion' then {{ var("notion_canonicalizer_version") }}
         else {{ var("slack_canonicalizer_version") }}
     end as canonicalizer_version

@@ -83,6 +83,13 @@ STILL_SO = {
         f" from {{lake}}evaluation.trajectory_units where {_NOT_SUPERSEDED})"
     ),
     "evaluation.candidate_preference_pairs": "is_wanted",
+    # What a line said that had not come to its end.
+    "knowledge.log_windows": "not is_deleted",
+    "knowledge.log_templates": "not is_deleted",
+    "knowledge.log_bursts": "not is_deleted",
+    "knowledge.log_documents": "not is_deleted",
+    "knowledge.log_unread_lines": "not is_deleted",
+    "knowledge.incident_timeline": "not is_deleted",
 }
 
 Rows = list[tuple[Any, ...]]

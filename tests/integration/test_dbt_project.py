@@ -512,6 +512,8 @@ def build_a_little(project: Project) -> None:
     project.land("google_docs.files", STARTED, d1={"name": "Plan", "permissions": shared})
     for table, payload in LINEAR.items():
         project.land(f"linear.{table}", STARTED, o1=payload)
+    project.land("log_files.lines", STARTED, f__0=LOG_BLOCK)
+    project.land("incident_reports.reports", STARTED, i1=INCIDENT)
     project.land("gateway.events", STARTED, **GATEWAY_EVENTS)
     project.land("review.labels", STARTED, l1=LABEL)
     project.land("evaluation.items", STARTED, s__1=ITEM)
@@ -530,6 +532,18 @@ LINEAR = {
     "comments": {"issue": {"id": "o1"}, "body": "Looking"},
     "relations": {"issue": {"id": "o1"}, "relatedIssue": {"id": "o2"}, "type": "blocks"},
     "attachments": {"issue": {"id": "o1"}, "title": "Log", "url": "https://example.com"},
+}
+LOG_BLOCK = {
+    "file": "till.log",
+    "start": 0,
+    "end": 60,
+    "continues": False,
+    "text": "no time\n2026-10-01T11:42:03Z WARN  till [r1] attempt 2 failed\n",
+}
+INCIDENT = {
+    "file": "i1.md",
+    "fields": {"started_at": "2026-10-01T11:40:00Z"},
+    "body": "## Timeline\n\n- 11:42 UTC – seen",
 }
 TASK = {"index": 0, "sub_prompt": "look"}
 LABEL = {
@@ -583,6 +597,8 @@ BREACHES = [
     again("raw_slack.messages", "'lost' as _dlt_id"),
     again("raw_slack.users", "'lost' as _dlt_id"),
     *(again(f"raw_linear.{table}", "'lost' as _dlt_id") for table in LINEAR),
+    again("raw_log_files.lines", "'lost' as _dlt_id"),
+    again("raw_incident_reports.reports", "'lost' as _dlt_id"),
     again("raw_gateway.events", "'lost' as _dlt_id"),
     again("raw_review.labels", "'lost' as _dlt_id"),
     again("raw_evaluation.items", "'lost' as _dlt_id"),
@@ -596,6 +612,8 @@ BREACHES = [
     again("staging.stg_slack__messages", "null as anchor_day"),
     again("staging.stg_slack__users"),
     *(again(f"staging.stg_linear__{table}") for table in LINEAR),
+    again("staging.stg_log_files__line_counts", "null as service, 'odd' as config_hash"),
+    again("staging.stg_incident_reports__reports", "null as incident_id"),
     again("staging.stg_gateway__events", "null as event_key"),
     again("staging.stg_gateway__chat_requests", "'odd' as problem"),
     again("staging.stg_gateway__tool_calls"),
@@ -643,6 +661,10 @@ BREACHES = [
     again("seeds.chunking_strategies", "'odd' as status, 'odd' as algorithm, 'odd' as context"),
     again("seeds.embedding_models", "'odd' as status"),
     again("seeds.slack_message_rules"),
+    again("seeds.log_formats", "'odd' as kind"),
+    again("seeds.log_formats"),
+    again("seeds.log_levels", "'odd' as level"),
+    again("seeds.log_masks"),
     again("seeds.preference_settings"),
     again("seeds.preference_labellers"),
     again("seeds.label_rules"),
@@ -655,6 +677,14 @@ BREACHES = [
     again("knowledge.slack_conversations"),
     again("knowledge.linear_issues"),
     again("knowledge.linear_identifiers"),
+    again("knowledge.log_windows"),
+    again("knowledge.log_unread_lines"),
+    again("knowledge.log_templates"),
+    "insert into {lake}knowledge.log_bursts (service, window_start, level, template_id, kind)"
+    " values ('s', now(), 'l', 't', 'odd'), ('s', now(), 'l', 't', 'odd')",
+    again("knowledge.log_documents"),
+    again("knowledge.incidents"),
+    again("knowledge.incident_timeline"),
     again("knowledge.people"),
     again("knowledge.chunking_configurations"),
     again("embedding.embedding_configurations"),

@@ -23,9 +23,8 @@ def test_settings_md_has_every_setting_with_its_default() -> None:
     documented = [line for line in page.splitlines() if line.startswith("| `LORELINE_")]
     settings = [_row(setting) for setting in fields(Settings)]
     assert documented[: len(settings)] == settings
-    sources = {
-        variable(source) for source in ("google_docs", "linear", "notion", "slack", "gateway")
-    }
+    files = ("google_docs", "incident_reports", "linear", "log_files", "notion", "slack", "gateway")
+    sources = {variable(source) for source in files}
     assert set(re.findall(r"LORELINE_\w+_LOCATION", page)) == sources
     assert len(documented) == len(settings) + len(sources)
 

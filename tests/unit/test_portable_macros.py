@@ -438,6 +438,39 @@ CASES = [
         [("a", 1, "last"), ("a", 3, "first"), ("a", 2, None), ("b", 1, "alone")],
         [["first", None, "last"], ["alone"]],
     ),
+    *each(
+        "canonical_text",
+        "canonical_text('x')",
+        "x string",
+        {
+            "line ends, blanks, composed letters": ("\n a  \r\nu\u0308\n\n", " a\nü"),
+            "null": (None, None),
+        },
+    ),
+    Case(
+        "each_element",
+        "a row for each, none for an empty list",
+        "select {{ each_element('l') }} as result from input",
+        "l array<string>",
+        [(["a", "b"],), ([],), (["c"],)],
+        ["a", "b", "c"],
+    ),
+    Case(
+        "json_texts",
+        "in the order of the paths, null where there is none",
+        "select {{ json_texts('x', ['$.b', '$.a.c', '$.d']) }} as result from input",
+        "x string",
+        [('{"a": {"c": 1.5}, "b": "x"}',)],
+        [["x", "1.5", None]],
+    ),
+    Case(
+        "window_start",
+        "counted from 1970",
+        "select {{ window_start('t', 60) }} as result from input order by t nulls last",
+        "t timestamp",
+        [(MOMENT,), (dt.datetime(1969, 12, 31, 23, 1),), (None,)],
+        [dt.datetime(1969, 12, 31, 23), dt.datetime(2026, 10, 1, 23), None],
+    ),
     Case(
         "list_append",
         "at the end",
@@ -538,8 +571,10 @@ def spark() -> Iterator[Any]:
     from loreline.knowledge.notion_export import same_text
     from loreline.knowledge.notion_markdown import notion_markdown, notion_title
     from loreline.knowledge.slack_markdown import slack_markdown
+    from loreline.knowledge.source_text import canonical_text
 
     functions = {
+        "canonical_text": canonical_text,
         "google_docs_markdown": google_docs_markdown,
         "linear_markdown": linear_markdown,
         "notion_markdown": notion_markdown,
