@@ -372,3 +372,13 @@ def is_complete(raw: bytes) -> bool:
     """Whether absent objects were deleted, as far as an `export.json` says."""
     told = orjson.loads(raw)
     return not (isinstance(told, dict) and told.get("complete") is False)
+
+
+def told_complete(location: Path) -> bool | None:
+    """Whether the `export.json` of a folder says that it shows everything; None without one."""
+    told = location / EXPORT_FILE
+    try:
+        return is_complete(told.read_bytes()) if told.is_file() else None
+    except orjson.JSONDecodeError:
+        # Whoever reads the time in it says so.
+        return None

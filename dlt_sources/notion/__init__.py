@@ -8,7 +8,7 @@ from pathlib import Path
 import dlt
 from dlt.extract import DltResource
 
-from dlt_sources.json_files import input_files, observation_time
+from dlt_sources.json_files import input_files, observation_time, told_complete
 from dlt_sources.landing import Landing, raw_resource
 from dlt_sources.notion.settings import TABLES
 from dlt_sources.notion.stage import Stage
@@ -34,6 +34,8 @@ def notion(
     files = input_files(Path(location), "*.json", "*.jsonl", "*.jsonl.gz")
     seen_at = observed_at or observation_time(Path(location), files)
     landing = landing or Landing.begin("notion")
+    # A few pages by themselves are an input, too.
+    landing.is_complete = told_complete(Path(location)) is True
     stage = Stage(files, landing.folder / "notion.sqlite", seen_at)
     return [
         raw_resource(landing.rows(resource, stage.observations(kind)), resource.name)
