@@ -64,6 +64,10 @@ class Border:
         connection: DuckDB, used by this load alone.
         on_breach: what is done with rows that break the contract, whatever it says itself.
         fetch: the payload that is kept at an address.
+
+    Attributes:
+        findings: what was found so far.
+        observed: rows that the source showed, once all of them are known.
     """
 
     def __init__(
@@ -78,6 +82,7 @@ class Border:
         self.on_breach = on_breach
         self.fetch = fetch
         self.findings = Findings(contract)
+        self.observed = 0
 
     def judge(self, rows: pa.Table) -> dict[int, Reject]:
         """Judge a package.
@@ -114,11 +119,10 @@ class Border:
             for n, rules in broken.items()
         }
 
-    def judge_volume(self, rows: int, median: float | None) -> str:
-        """Judge the number of rows that a complete load observed.
+    def judge_volume(self, median: float | None) -> str:
+        """Judge how many rows a complete load has `observed`.
 
         Args:
-            rows: how many.
             median: of recent loads; None where there were none.
 
         Returns:
@@ -131,12 +135,12 @@ class Border:
         if volume is None or median is None:
             return ""
         least, most = volume.bounds(median)
-        if least <= rows <= most and self.findings.result is None:
+        if least <= self.observed <= most and self.findings.result is None:
             # Nothing is new: Great Expectations is not even imported.
             return ""
         from loreline.contracts.suite import joined, validate_volume
 
-        result, breaches = validate_volume(self.contract, volume, rows, median)
+        result, breaches = validate_volume(self.contract, volume, self.observed, median)
         before = self.findings.result
         self.findings.result = None
         self.findings.add(

@@ -200,17 +200,15 @@ class Landing:
     def remember_volumes(self, input_fingerprint: str) -> None:
         """Note how many rows a complete input showed, for the loads to come."""
         for resource, border in self._borders.items():
-            table = self._tables.get(resource)
-            if not self.is_complete or not border.contract.volume:
-                continue
-            if table and not table.is_suspect:
+            is_told = self.is_complete and border.contract.volume
+            if is_told and border.observed and not self._tables[resource].is_suspect:
                 remember_volume(
                     self.settings,
                     self.postgres,
                     self.source,
                     resource,
                     input_fingerprint,
-                    table.observed,
+                    border.observed,
                 )
 
     def _admitted(
@@ -291,8 +289,10 @@ class Landing:
         if not self.is_complete or contract.volume is None:
             return False
         median = recent_volume(self.settings, self.postgres, contract, contract.volume.loads)
-        table = self._tables.get(contract.resource)
-        return border.judge_volume(table.observed if table else 0, median) == QUARANTINE
+        # Without any observation, nothing of the table was looked at either.
+        if table := self._tables.get(contract.resource):
+            border.observed = table.observed
+        return border.judge_volume(median) == QUARANTINE
 
     def _report(self, border: Border) -> None:
         """Say in the summary what rows broke, and keep what was said of them."""

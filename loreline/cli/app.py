@@ -9,6 +9,7 @@ import typer
 from loreline.cli import stack
 from loreline.cli.build import build
 from loreline.cli.contents import contents
+from loreline.cli.contracts import contracts
 from loreline.cli.conversations import diff, node, sessions, tree
 from loreline.cli.datasets import dataset, datasets, freeze
 from loreline.cli.history import history
@@ -66,6 +67,7 @@ app.command(
     rich_help_panel=LOAD,
     context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
 )(build)
+app.add_typer(contracts, name="contracts", rich_help_panel=LOAD)
 app.command("run-sample", rich_help_panel=LOAD)(run_sample)
 for command in (search, sql, history, contents):
     app.command(rich_help_panel=ASK)(command)

@@ -29,6 +29,8 @@ from loreline.settings import ON_BREACH, Settings
 
 SUFFIX = ".odcs.yaml"
 ENGINE = "loreline"
+# Longer lists of values are only counted where a rule is shown.
+SHOWN_VALUES = 8
 
 MISSING_KEY = "missing key"
 TYPE_CHANGE = "type change"
@@ -348,8 +350,12 @@ def _rules(field: Field) -> Iterator[Rule]:
         text = f"{field.name} is of type {' or '.join(field.types)}"
         yield Rule(TYPE_CHANGE, field.name, text, field.types, field.on_breach)
     if field.values:
-        text = f"{field.name} is one of {', '.join(field.values)}"
+        text = f"{field.name} is one of {_listed(field.values)}"
         yield Rule(UNSEEN_VALUE, value_column(field), text, field.values, field.on_unseen)
+
+
+def _listed(values: Sequence[str]) -> str:
+    return f"{len(values)} known values" if len(values) > SHOWN_VALUES else ", ".join(values)
 
 
 def value_column(field: Field) -> str:

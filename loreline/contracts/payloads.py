@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import duckdb
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from loreline.contracts.odcs import Contract, Path_, value_column
+from loreline.contracts.odcs import Contract, Field, Path_, value_column
 
-# DuckDB's names of JSON types, in the order of the enumeration that codes refer to …
-_DUCKDB_TYPES = ("VARCHAR", "BIGINT", "UBIGINT", "HUGEINT", "DOUBLE", "BOOLEAN", "ARRAY", "OBJECT")
-# … and what they are called in contracts. JSON's null is what is not there.
-_NAMES = ("string", "integer", "number", "boolean", "array", "object")
-_CODES = np.array([0, 1, 1, 1, 2, 3, 4, 5], dtype=np.int8)
+_TYPES = ("string", "integer", "number", "boolean", "array", "object")
+# The text of a JSON value tells its type by its first character; null is what is not there.
+_FIRST = {'"': 0, **dict.fromkeys("-0123456789", 1), "#": 2, "t": 3, "f": 3, "[": 4, "{": 5}
+_SIGNS = {
+    "OBJECT": "{",
+    "ARRAY": "[",
+    "VARCHAR": '"',
+    "BOOLEAN": "t",
+    "DOUBLE": "#",
+    **dict.fromkeys(("BIGINT", "UBIGINT", "HUGEINT"), "0"),
+}
+_CODES = np.full(256, -1, dtype=np.int8)
+_CODES[[ord(character) for character in _FIRST]] = list(_FIRST.values())
 
 
 def columns(
@@ -37,30 +47,30 @@ def columns(
         A row per payload, in their order.
     """
     fields = contract.fields
-    listed = [field for field in fields if field.values]
     if not fields:
         return pd.DataFrame(index=range(len(payloads)))
-    kinds = ", ".join(f"'{name}'" for name in _DUCKDB_TYPES)
-    types = ", ".join(
-        f"nullif(types[{n}], 'NULL')::enum({kinds}) as t{n}" for n in range(1, len(fields) + 1)
-    )
-    values = "".join(f", given[{n}] as v{n}" for n in range(1, len(listed) + 1))
-    texts = f", json_extract_string(payload, {_paths(f.path for f in listed)}) as given"
+    # All leaves of a payload in one pass: types asked by path (`json_type`) take three times as
+    # long. Objects with described fields come as structures, so their own type is asked by path.
+    objects = [path for path in contract.objects if path]
+    asked = {n: _asked(n, field, objects) for n, field in enumerate(fields)}
+    structure = json.dumps(_structure(contract, ()))
     with _shown(connection, payloads):
         found = connection.execute(
             f"""
-            select {types}{values}
+            select {", ".join(part for parts in asked.values() for part in parts)}
             from (
-                select json_type(payload, {_paths(f.path for f in fields)}) as types
-                {texts if listed else ""}
+                select
+                    json_transform(payload, {_text(structure)}) as given,
+                    json_type(payload, {_paths(objects)}) as object_types
                 from payloads
             )
-            """  # noqa: S608 - paths are quoted, and come from the contract
+            """  # noqa: S608 - keys are quoted, and come from the contract
         ).to_arrow_table()
-    frame = {field.name: _types(found.column(n)) for n, field in enumerate(fields)} | {
-        value_column(field): found.column(len(fields) + n).dictionary_encode().to_pandas()
-        for n, field in enumerate(listed)
-    }
+    frame: dict[str, Any] = {}
+    for n, field in enumerate(fields):
+        frame[field.name] = _types(found[f"t{n}"])
+        if field.values:
+            frame[value_column(field)] = found[f"v{n}"].dictionary_encode().to_pandas()
     return pd.DataFrame(frame, copy=False)
 
 
@@ -90,14 +100,40 @@ def new_fields(
     return found
 
 
-def _types(codes: pa.ChunkedArray) -> pd.Categorical:
-    indices = codes.combine_chunks()
-    indices = indices.chunk(0) if isinstance(indices, pa.ChunkedArray) else indices
-    given = indices.indices.fill_null(0).to_numpy(zero_copy_only=False)
-    named = _CODES[given]
-    if indices.null_count:
-        named[indices.is_null().to_numpy(zero_copy_only=False)] = -1
-    return pd.Categorical.from_codes(named, list(_NAMES))
+def _asked(n: int, field: Field, objects: list[Path_]) -> list[str]:
+    """SQL for the type of a field, as the first character of its text, and for its value."""
+    if field.path in objects:
+        # A structure was made of it: any other type is told by DuckDB's name.
+        kind = f"object_types[{objects.index(field.path) + 1}]"
+        cases = " ".join(f"when '{name}' then {ord(sign)}" for name, sign in _SIGNS.items())
+        return [f"case {kind} {cases} end::utinyint as t{n}"]
+    value = "given." + ".".join('"{}"'.format(key.replace('"', '""')) for key in field.path)
+    # A number that 64 bits do not hold as a whole one is `#`.
+    number = (
+        f"ascii({value}) between {ord('-')} and {ord('9')} and (contains({value}, '.')"
+        f" or contains({value}, 'e') or contains({value}, 'E') or length({value}) > 19)"
+    )
+    first = f"case when {number} then {ord('#')} else ascii({value}) end"
+    parts = [f"least({first}, 255)::utinyint as t{n}"]
+    if field.values:
+        parts.append(f"json_extract_string({value}, '$') as v{n}")
+    return parts
+
+
+def _structure(contract: Contract, above: Path_) -> dict[str, Any]:
+    """What `json_transform` is to make of an object: its described fields, as JSON texts."""
+    return {
+        field.path[-1]: _structure(contract, field.path)
+        if field.path in contract.objects
+        else "JSON"
+        for field in contract.fields
+        if field.path[:-1] == above
+    }
+
+
+def _types(first: pa.ChunkedArray) -> pd.Categorical:
+    characters = first.combine_chunks().fill_null(0).to_numpy(zero_copy_only=False)
+    return pd.Categorical.from_codes(_CODES[characters], list(_TYPES))
 
 
 def _paths(paths: Iterator[Path_] | Sequence[Path_]) -> str:
@@ -105,8 +141,12 @@ def _paths(paths: Iterator[Path_] | Sequence[Path_]) -> str:
     quoted = []
     for path in paths:
         keys = "".join('."{}"'.format(key.replace('"', '\\"')) for key in path)
-        quoted.append("'${}'".format(keys.replace("'", "''")))
-    return f"[{', '.join(quoted)}]"
+        quoted.append(_text(f"${keys}"))
+    return f"[{', '.join(quoted)}]::varchar[]"
+
+
+def _text(value: str) -> str:
+    return "'{}'".format(value.replace("'", "''"))
 
 
 @contextmanager
