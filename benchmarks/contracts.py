@@ -3,10 +3,10 @@
     python -m benchmarks.contracts [--rows 300000] [--rounds 3] [--json FILE]
 
 Two kinds of rows: simple ones in bulk, as in `benchmarks.landing`, whose landing costs least, and
-the sample workspace's events as JSON lines, judged by the 44 rules of the gateway's contract. Rounds with and without a contract take turns; each lands rows that were not there before.
-Great Expectations is imported in a load before: that takes its two seconds once in a process, as
-the last line says. Time of the CPU is what is compared, of all threads; the time that passes is
-shown beside.
+the sample workspace's events as JSON lines, judged by the 44 rules of the gateway's contract.
+Rounds with and without a contract take turns; each lands rows that were not there before. Great
+Expectations is imported in a load before: that takes its two seconds once in a process, as the
+last line says. Time of the CPU is what is compared, of all threads; what passes is shown beside.
 """
 
 from __future__ import annotations

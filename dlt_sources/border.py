@@ -14,6 +14,7 @@ import pandas as pd
 import pyarrow as pa
 
 from dlt_sources.quarantine import Reject
+from dlt_sources.slices import MAX_PAYLOAD_BYTES
 from loreline.contracts.odcs import QUARANTINE, STOP, VOLUME_CHANGE, WARN, Contract, Rule
 from loreline.contracts.suite import Breach
 from loreline.errors import LorelineError
@@ -197,6 +198,11 @@ class Border:
         )
 
 
+def weight(rows: pa.Table) -> int:
+    """Bytes that rows take while they are judged, when payloads kept as objects are fetched."""
+    return rows.nbytes + (len(rows) - rows["raw_object_uri"].null_count) * MAX_PAYLOAD_BYTES
+
+
 def _present(rows: pa.Table) -> np.ndarray:
     """The positions of rows that are no deletions."""
     return np.flatnonzero(~rows["is_deleted"].to_numpy())
@@ -218,7 +224,7 @@ def _in_utc(moment: datetime | None) -> datetime | None:
 def _told(breach: Breach) -> str:
     if not breach.positions.size:
         return breach.rule.text
-    examples = ", ".join(str(each) for each in breach.examples if each is not None)
+    examples = ", ".join(map(str, breach.examples))
     return f"{breach.rows:,} rows break: {breach.rule.text}" + (
         f"; it is {examples}" if examples else ""
     )

@@ -6,6 +6,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
+from itertools import chain
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Self
@@ -13,12 +14,12 @@ from typing import Self
 import duckdb
 import pyarrow as pa
 
-from dlt_sources.border import PACKAGE_BYTES, Border, Findings
+from dlt_sources.border import PACKAGE_BYTES, Border, Findings, weight
 from dlt_sources.json_files import told_complete
 from dlt_sources.landing import Landing
 from dlt_sources.objects import ObjectStore
 from dlt_sources.quarantine import Reject
-from dlt_sources.slices import Observation
+from dlt_sources.slices import MAX_PAYLOAD_BYTES, Observation
 from dlt_sources.versions import Resource
 from loreline.contracts.odcs import WARN, Contract, contract_of
 from loreline.contracts.results import recent_volume
@@ -138,7 +139,7 @@ def judge_landed(
             where _dlt_id in (select newest._dlt_id from newest) and not is_deleted
             """  # noqa: S608 - the names in it are our own
         ).to_arrow_reader(BATCH_ROWS)
-        for package in packages(pa.Table.from_batches([batch]) for batch in reader):
+        for package in packages(chain.from_iterable(map(_parts, reader))):
             border.judge(package)
             progress(f"{contract.name}: {border.findings.rows:,} rows")
     return border.findings
@@ -147,13 +148,23 @@ def judge_landed(
 def packages(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
     """Tables put together to what is judged at once."""
     waiting: list[pa.Table] = []
+    size = 0
     for table in tables:
         waiting.append(table)
-        if sum(each.nbytes for each in waiting) >= PACKAGE_BYTES:
+        size += weight(table)
+        if size >= PACKAGE_BYTES:
             yield pa.concat_tables(waiting)
-            waiting = []
+            waiting, size = [], 0
     if waiting:
         yield pa.concat_tables(waiting)
+
+
+def _parts(batch: pa.RecordBatch) -> Iterator[pa.Table]:
+    """A batch cut into parts, smaller ones where payloads are kept as objects."""
+    table = pa.Table.from_batches([batch])
+    step = len(table) if weight(table) <= PACKAGE_BYTES else PACKAGE_BYTES // MAX_PAYLOAD_BYTES
+    for start in range(0, len(table), max(step, 1)):
+        yield table.slice(start, step)
 
 
 def _none_is_kept(uri: str) -> bytes:

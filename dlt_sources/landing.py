@@ -25,7 +25,7 @@ import pyarrow.compute as pc
 from dlt.extract import DltResource
 from psycopg.sql import SQL, Identifier
 
-from dlt_sources.border import PACKAGE_BYTES, Border, ContractError
+from dlt_sources.border import PACKAGE_BYTES, Border, ContractError, weight
 from dlt_sources.landed_versions import LandedVersions, Latest
 from dlt_sources.objects import ObjectStore
 from dlt_sources.quarantine import Quarantine, Reject
@@ -219,13 +219,15 @@ class Landing:
         self._borders[resource.name] = border
         failure: LorelineError | None = None
         waiting: list[pa.Table] = []
+        size = 0
         try:
             try:
                 for rows in compared:
                     waiting.append(rows)
-                    if sum(each.nbytes for each in waiting) >= PACKAGE_BYTES:
+                    size += weight(rows)
+                    if size >= PACKAGE_BYTES:
                         yield from self._judged(resource, border, waiting)
-                        waiting = []
+                        waiting, size = [], 0
             except ContractError:
                 raise
             except LorelineError as error:

@@ -202,4 +202,5 @@ def _rule(result: dict[str, Any]) -> int:
 
 
 def _examples(result: dict[str, Any]) -> list[Any]:
-    return [each["value"] for each in result.get("partial_unexpected_counts", [])][:EXAMPLES]
+    values = (each["value"] for each in result.get("partial_unexpected_counts", []))
+    return [value for value in values if value is not None][:EXAMPLES]

@@ -10,6 +10,7 @@ from typing import ClassVar
 import pytest
 
 from dlt_sources import load
+from loreline.cli import main
 from loreline.errors import LorelineError
 from loreline.lake import duck
 from loreline.lake.catalog import find_table, load_catalog
@@ -283,3 +284,106 @@ def test_a_contract_that_cannot_be_used_stops_before_anything_lands(settings, la
     with pytest.raises(LorelineError, match="is no contract"):
         land("gateway", [Gateway.record(1)], contracts=str(tmp_path))
     assert land("gateway", [Gateway.record(1)]).rows == 1
+
+
+@pytest.fixture
+def run(settings, capsys):
+    """Run a command; return its exit code and what it printed."""
+
+    def command(*arguments):
+        capsys.readouterr()
+        code = main(arguments)
+        return code, *capsys.readouterr()
+
+    return command
+
+
+def test_what_is_landed_is_checked_by_its_newest_versions(settings, land, run, tmp_path):
+    good = [Gateway.record(n) for n in range(3)]
+    land("gateway", good)
+    land("evaluation", [Evaluation.record(1, is_deleted="no")], on_breach="warn")
+    land("evaluation", [Evaluation.record(1), Evaluation.record(2)])
+    land("slack", [Slack.record(1), Slack.record(2, text=None)], on_breach="warn")
+    code, out, _ = run("contracts", "check", "--json")
+    assert code == 1
+    (broken,) = (rule for rule in json.loads(out) if rule["state"] == "broken")
+    assert broken == {
+        "contract": "raw_slack.messages",
+        "rule": "text is there",
+        "state": "broken",
+        "rows": 1,
+        "of": 2,
+        "examples": [],
+    }
+    code, out, _ = run("contracts", "check", "gateway")
+    assert code == 0 and "45 rules of 1 tables hold." in out
+    # A table that lands without a contract, and a contract of which nothing is landed.
+    folder = shutil.copytree(settings.contracts_folder, tmp_path / "contracts")
+    (folder / "raw_gateway.events.odcs.yaml").unlink()
+    other = dataclasses.replace(settings, contracts=str(folder))
+    unchecked = {each.contract: each.rule for each in checked(other) if each.state == "unchecked"}
+    assert unchecked["raw_gateway.events"] == "there is no contract: rows land unchecked"
+    assert unchecked["raw_notion.pages"] == "nothing is landed"
+
+
+def checked(settings):
+    from loreline.cli.contracts import _of_lake
+
+    return _of_lake(settings, None)
+
+
+def test_files_are_checked_before_they_land(settings, land, run, tmp_path):
+    land("slack", [Slack.record(n) for n in range(100)])
+    before = snapshots(settings, "slack")
+    Slack.write(tmp_path / "next", [Slack.record(1, text=None, mood="glad"), {"no": "ts"}])
+    code, out, _ = run("contracts", "check", "slack", "--from", str(tmp_path / "next"), "--json")
+    found = {(rule["rule"], rule["state"]): rule["rows"] for rule in json.loads(out)}
+    assert code == 1
+    assert found["text is there", "broken"] == 1
+    assert found["mood is no field of the contract", "new"] == 1
+    assert found["input can be read: missing_id", "broken"] == 1
+    volume = "1 rows were observed, after 100 in recent loads; 50 to 300 are expected"
+    assert found[volume, "broken"] == 1
+    assert snapshots(settings, "slack") == before and set_aside(settings) == []
+    code, _, error = run("contracts", "check", "--from", str(tmp_path / "next"))
+    assert code == 1 and "--from is for one source" in error
+
+
+def test_the_last_results_are_shown_as_a_site(land, run, tmp_path):
+    land("gateway", [Gateway.record(1), Gateway.record(2, specversion="<b>2</b>")])
+    code, out, _ = run("contracts", "docs", "--to", str(tmp_path / "site"))
+    assert code == 0 and "1 tables with a result" in out
+    index = (tmp_path / "site" / "index.html").read_text()
+    assert "raw_gateway.events" in index and "1 broken" in index
+    pages = "".join(page.read_text() for page in (tmp_path / "site").rglob("*.html"))
+    assert "&lt;b&gt;2&lt;/b&gt;" in pages and "<b>2</b>" not in pages
+
+
+def test_what_landed_says_of_contracts_is_printed(settings, run, tmp_path):
+    records = [Gateway.record(1, mood="x"), Gateway.record(2, data=None)]
+    Gateway.write(tmp_path, [*records, Gateway.record(3, type="a\x1b[2Jb")])
+    code, out, _ = run("ingest", "gateway", "--from", str(tmp_path))
+    assert code == 0
+    assert "data is there" in out and "set aside" in out
+    assert "gateway events: mood" in out and "contract: missing key" in out
+    assert "landed" in out and "\x1b" not in out
+
+
+def test_versions_around_a_refused_one_are_compared_again(settings, tmp_path):
+    """A → B → A with B set aside is A, and lands once."""
+    folder = tmp_path / "input"
+    folder.mkdir()
+    changed = {"type": "message", "subtype": "message_changed"}
+    records = [
+        changed | {"ts": f"{NOON + n}.0", "message": Slack.record(1, blocks=blocks)}
+        for n, blocks in enumerate((["a"], "broken", ["a"], ["c"]))
+    ]
+    Slack.write(folder, records)
+    summary = load(settings, "slack", folder, observed_at=DAY_1)
+    rows = query(
+        settings, "select payload ->> '$.blocks[0]' from {lake}_slack.messages order by landed_at"
+    )
+    assert rows == [("a",), ("c",)]
+    assert (summary.landed["messages"], summary.unchanged) == (2, 1)
+    again = load(settings, "slack", folder, observed_at=DAY_1, again=True)
+    assert again.rows == 0
