@@ -239,6 +239,18 @@ def test_what_a_contract_says_and_nobody_checks_is_refused(
         written(tmp_path, CONTRACT.replace(old, new))
 
 
+@pytest.mark.parametrize("page", ["contracts.md", "adding-a-source.md"])
+def test_the_contract_in_the_documentation_is_one(page: str, tmp_path: Path) -> None:
+    (text,) = re.findall(
+        r"```yaml\n(.*?)```", (PROJECT_ROOT / "docs" / page).read_text(), re.DOTALL
+    )
+    assert problem(text) is None
+    name = yaml.safe_load(text)["schema"][0]["physicalName"]
+    file = tmp_path / f"{name}.odcs.yaml"
+    file.write_text(text)
+    assert odcs.read(file).rules
+
+
 def test_bounds_leave_small_numbers_alone() -> None:
     volume = odcs.Volume(least=0.5, most=2, ignored_below=20)
     assert volume.bounds(10) == (-10, 30)
