@@ -16,11 +16,13 @@ import pyarrow as pa
 from dlt_sources.quarantine import Reject
 from dlt_sources.slices import MAX_PAYLOAD_BYTES
 from loreline.contracts.odcs import QUARANTINE, STOP, VOLUME_CHANGE, WARN, Contract, Rule
-from loreline.contracts.suite import Breach
+from loreline.contracts.suite import EXAMPLES, Breach
 from loreline.errors import LorelineError
 
 # A load package is what becomes visible, and what a killed run loses, at once.
 PACKAGE_BYTES = 64 * 1024 * 1024
+# What is remembered of a load, at most.
+NEW_FIELDS = 100
 
 
 class ContractError(LorelineError):
@@ -36,7 +38,8 @@ class Findings:
         rows: how many were judged.
         breaches: rows that break a rule, by rule and by what was done with them.
         examples: of each rule, some values that break it.
-        new_fields: fields that the contract does not know, and how many rows have them.
+        new_fields: fields that the contract does not know, the most frequent ones, and how many rows
+            have them.
         result: Great Expectations' result of the last package, or of the first that broke a rule.
     """
 
@@ -55,6 +58,7 @@ class Findings:
             self.breaches[breach.rule.text, done or breach.rule.on_breach] += breach.rows
             examples = self.examples.setdefault(breach.rule.text, [])
             examples += [value for value in breach.examples if value not in examples]
+            del examples[EXAMPLES:]
 
 
 class Border:
@@ -105,7 +109,9 @@ class Border:
         frame = columns(self.connection, self.contract, payloads)
         result, breaches = validate(self.contract, frame)
         self.findings.rows += len(present)
-        self.findings.new_fields += new_fields(self.connection, self.contract, payloads)
+        new = self.findings.new_fields + new_fields(self.connection, self.contract, payloads)
+        # Keys may be data, and then there are as many as rows.
+        self.findings.new_fields = Counter(dict(new.most_common(NEW_FIELDS)))
         self.findings.add(breaches, result, self.on_breach)
         self._stop(breaches)
         refused = [each for each in breaches if self._done(each) == QUARANTINE]

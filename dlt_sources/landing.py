@@ -144,7 +144,8 @@ class Landing:
         """Compare observations with the landed versions, in the order in which they come.
 
         Simple rows may come in bulk, as the tables that `Slice.of_table` takes. Rejected input met
-        on the way goes to the quarantine, and so do rows that break the table's contract.
+        on the way goes to the quarantine, and so do rows that break the table's contract. All
+        observations of a resource go through one call: at its end, their number is judged.
 
         Yields:
             Tables of `RAW_SCHEMA` with the rows to land; none where nothing changed.
@@ -291,7 +292,7 @@ class Landing:
         if not self.is_complete or contract.volume is None:
             return False
         median = recent_volume(self.settings, self.postgres, contract, contract.volume.loads)
-        # Without any observation, nothing of the table was looked at either.
+        # A resource without any observation was not even looked up.
         if table := self._tables.get(contract.resource):
             border.observed = table.observed
         return border.judge_volume(median) == QUARANTINE
