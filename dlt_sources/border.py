@@ -38,8 +38,8 @@ class Findings:
         rows: how many were judged.
         breaches: rows that break a rule, by rule and by what was done with them.
         examples: of each rule, some values that break it.
-        new_fields: fields that the contract does not know, the most frequent ones, and how many rows
-            have them.
+        new_fields: fields that the contract does not know, the most frequent ones, and how many
+            rows have them.
         result: Great Expectations' result of the last package, or of the first that broke a rule.
     """
 
