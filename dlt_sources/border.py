@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import Any
 
 import duckdb
@@ -66,7 +67,6 @@ class Border:
 
     Args:
         contract: of the table.
-        connection: DuckDB, used by this load alone.
         on_breach: what is done with rows that break the contract, whatever it says itself.
         fetch: the payload that is kept at an address.
 
@@ -78,16 +78,19 @@ class Border:
     def __init__(
         self,
         contract: Contract,
-        connection: duckdb.DuckDBPyConnection,
         on_breach: str,
         fetch: Callable[[str], bytes],
     ) -> None:
         self.contract = contract
-        self.connection = connection
         self.on_breach = on_breach
         self.fetch = fetch
         self.findings = Findings(contract)
         self.observed = 0
+
+    @cached_property
+    def connection(self) -> duckdb.DuckDBPyConnection:
+        """DuckDB without the limit of memory of the comparing one: a payload may be large."""
+        return duckdb.connect()
 
     def judge(self, rows: pa.Table) -> dict[int, Reject]:
         """Judge a package.

@@ -63,7 +63,7 @@ class Inspection(Landing):
         if contract is None:
             self.without_contract.append(resource.name)
         tables = self._read(resource, observations)
-        border = Border(contract, self.duckdb, WARN, _none_is_kept) if contract else None
+        border = Border(contract, WARN, _none_is_kept) if contract else None
         for package in packages(tables):
             if border:
                 border.observed += len(package)
@@ -122,8 +122,8 @@ def judge_landed(
     """Judge the newest versions that a raw table holds, a part at a time."""
     table = f'lake."{settings.prefix}raw_{contract.source}"."{contract.resource}"'
     objects = ObjectStore(settings)
-    with connect_lake(settings) as lake, duckdb.connect() as local:
-        border = Border(contract, local, WARN, objects.get)
+    with connect_lake(settings) as lake:
+        border = Border(contract, WARN, objects.get)
         reader = lake.execute(
             f"""
             with newest as (

@@ -216,7 +216,7 @@ class Landing:
         self, resource: Resource, contract: Contract, compared: Iterator[pa.Table]
     ) -> Iterator[pa.Table]:
         """The rows that keep the contract; the others are set aside."""
-        border = Border(contract, self.duckdb, self.settings.on_breach, self.objects.get)
+        border = Border(contract, self.settings.on_breach, self.objects.get)
         self._borders[resource.name] = border
         failure: LorelineError | None = None
         waiting: list[pa.Table] = []

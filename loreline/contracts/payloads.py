@@ -2,32 +2,34 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 from typing import Any
 
 import duckdb
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from loreline.contracts.odcs import Contract, Field, Path_, value_column
+from loreline.contracts.odcs import Contract, Path_, value_column
+
+# What is read at once, so that DuckDB's copies stay small.
+PART_BYTES = 8 * 1024 * 1024
 
 _TYPES = ("string", "integer", "number", "boolean", "array", "object")
-# The text of a JSON value tells its type by its first character; null is what is not there.
-_FIRST = {'"': 0, **dict.fromkeys("-0123456789", 1), "#": 2, "t": 3, "f": 3, "[": 4, "{": 5}
-_SIGNS = {
-    "OBJECT": "{",
-    "ARRAY": "[",
-    "VARCHAR": '"',
-    "BOOLEAN": "t",
-    "DOUBLE": "#",
-    **dict.fromkeys(("BIGINT", "UBIGINT", "HUGEINT"), "0"),
+# DuckDB's names of them. JSON's null is what is not there.
+_CODES = {
+    "VARCHAR": 0,
+    **dict.fromkeys(("BIGINT", "UBIGINT", "HUGEINT"), 1),
+    "DOUBLE": 2,
+    "BOOLEAN": 3,
+    "ARRAY": 4,
+    "OBJECT": 5,
 }
-_CODES = np.full(256, -1, dtype=np.int8)
-_CODES[[ord(character) for character in _FIRST]] = list(_FIRST.values())
+_ABSENT = -1
 
 
 def columns(
@@ -49,28 +51,34 @@ def columns(
     fields = contract.fields
     if not fields:
         return pd.DataFrame(index=range(len(payloads)))
-    # All leaves of a payload in one pass: types asked by path (`json_type`) take three times as
-    # long. Objects with described fields come as structures, so their own type is asked by path.
-    objects = [path for path in contract.objects if path]
-    asked = {n: _asked(n, field, objects) for n, field in enumerate(fields)}
-    structure = json.dumps(_structure(contract, ()))
-    with _shown(connection, payloads):
-        found = connection.execute(
-            f"""
-            select {", ".join(part for parts in asked.values() for part in parts)}
-            from (
-                select
-                    json_transform(payload, {_text(structure)}) as given,
-                    json_type(payload, {_paths(objects)}) as object_types
-                from payloads
-            )
-            """  # noqa: S608 - keys are quoted, and come from the contract
-        ).to_arrow_table()
-    frame: dict[str, Any] = {}
-    for n, field in enumerate(fields):
-        frame[field.name] = _types(found[f"t{n}"])
-        if field.values:
-            frame[value_column(field)] = found[f"v{n}"].dictionary_encode().to_pandas()
+    listed = [field for field in fields if field.values]
+    types = f"json_type(payload, {_paths(field.path for field in fields)})"
+    values = f"json_extract_string(payload, {_paths(field.path for field in listed)})"
+    given = "".join(f", given[{n}] as v{n}" for n in range(1, len(listed) + 1))
+    query = (
+        f"select shape{given} from"  # noqa: S608 - paths are quoted, and come from the contract
+        f" (select cast({types} as varchar) as shape, {values} as given from payloads)"
+    )
+    parts = []
+    for part in _parts(payloads):
+        with _shown(connection, part):
+            parts.append(connection.execute(query).to_arrow_table())
+    found = pa.concat_tables(parts)
+    # Rows are of few shapes, so types are read of one row of each.
+    shapes = found["shape"].combine_chunks().dictionary_encode()
+    shape_of_row = shapes.indices.to_numpy()
+    examples = np.unique(shape_of_row, return_index=True)[1]
+    with _shown(connection, payloads.take(pa.array(examples))):
+        read = connection.execute(f"select {types} from payloads").fetchall()  # noqa: S608
+    codes = np.array(
+        [[_CODES.get(name, _ABSENT) for name in names] for (names,) in read], dtype=np.int8
+    )
+    frame: dict[str, Any] = {
+        field.name: pd.Categorical.from_codes(codes[shape_of_row, n], list(_TYPES))
+        for n, field in enumerate(fields)
+    }
+    for n, field in enumerate(listed, start=1):
+        frame[value_column(field)] = found[f"v{n}"].dictionary_encode().to_pandas()
     return pd.DataFrame(frame, copy=False)
 
 
@@ -79,14 +87,16 @@ def new_fields(
 ) -> Counter[str]:
     """Fields that the contract does not know, and how many payloads have them."""
     levels = contract.objects
-    with _shown(connection, payloads):
-        shapes = connection.execute(
-            f"""
-            select json_keys(payload, {_paths(levels)}) as keys, count(*)
-            from payloads
-            group by keys
-            """  # noqa: S608
-        ).fetchall()
+    shapes = []
+    for part in _parts(payloads):
+        with _shown(connection, part):
+            shapes += connection.execute(
+                f"""
+                select json_keys(payload, {_paths(levels)}) as keys, count(*)
+                from payloads
+                group by keys
+                """  # noqa: S608
+            ).fetchall()
     found: Counter[str] = Counter()
     known = {}
     for keys, count in shapes:
@@ -100,53 +110,21 @@ def new_fields(
     return found
 
 
-def _asked(n: int, field: Field, objects: list[Path_]) -> list[str]:
-    """SQL for the type of a field, as the first character of its text, and for its value."""
-    if field.path in objects:
-        # A structure was made of it: any other type is told by DuckDB's name.
-        kind = f"object_types[{objects.index(field.path) + 1}]"
-        cases = " ".join(f"when '{name}' then {ord(sign)}" for name, sign in _SIGNS.items())
-        return [f"case {kind} {cases} end::utinyint as t{n}"]
-    value = "given." + ".".join('"{}"'.format(key.replace('"', '""')) for key in field.path)
-    # A number that 64 bits do not hold as a whole one is `#`.
-    number = (
-        f"ascii({value}) between {ord('-')} and {ord('9')} and (contains({value}, '.')"
-        f" or contains({value}, 'e') or contains({value}, 'E') or length({value}) > 19)"
-    )
-    first = f"case when {number} then {ord('#')} else ascii({value}) end"
-    parts = [f"least({first}, 255)::utinyint as t{n}"]
-    if field.values:
-        parts.append(f"json_extract_string({value}, '$') as v{n}")
-    return parts
-
-
-def _structure(contract: Contract, above: Path_) -> dict[str, Any]:
-    """What `json_transform` is to make of an object: its described fields, as JSON texts."""
-    return {
-        field.path[-1]: _structure(contract, field.path)
-        if field.path in contract.objects
-        else "JSON"
-        for field in contract.fields
-        if field.path[:-1] == above
-    }
-
-
-def _types(first: pa.ChunkedArray) -> pd.Categorical:
-    characters = first.combine_chunks().fill_null(0).to_numpy(zero_copy_only=False)
-    return pd.Categorical.from_codes(_CODES[characters], list(_TYPES))
-
-
 def _paths(paths: Iterator[Path_] | Sequence[Path_]) -> str:
     """A SQL list of JSON paths."""
     quoted = []
     for path in paths:
         keys = "".join('."{}"'.format(key.replace('"', '\\"')) for key in path)
-        quoted.append(_text(f"${keys}"))
+        quoted.append("'${}'".format(keys.replace("'", "''")))
     return f"[{', '.join(quoted)}]::varchar[]"
 
 
-def _text(value: str) -> str:
-    return "'{}'".format(value.replace("'", "''"))
+def _parts(payloads: pa.ChunkedArray) -> Iterator[pa.ChunkedArray]:
+    """Payloads cut into parts of about as many bytes: what DuckDB copies of them is no more."""
+    ends = np.cumsum(pc.binary_length(payloads).fill_null(0).to_numpy())
+    cuts = np.flatnonzero(np.diff(ends // PART_BYTES)) + 1
+    for start, end in pairwise([0, *cuts.tolist(), len(payloads)]):
+        yield payloads.slice(start, end - start)
 
 
 @contextmanager
