@@ -17,6 +17,8 @@ import pandas as pd
 
 from loreline.contracts.odcs import VOLUME_CHANGE, Contract, Rule, Volume
 
+# What a detailed result says of each row, too much to be kept.
+_EVERY_ROW = {"unexpected_list", "unexpected_index_query"}
 ROWS_COLUMN = "rows observed"
 EXAMPLES = 5
 _NONE = np.array([], dtype=np.int64)
@@ -50,23 +52,22 @@ def validate(contract: Contract, frame: pd.DataFrame) -> tuple[dict[str, Any], l
         Great Expectations' result as it writes it, and the rules that are broken.
     """
     batch = _batch(contract.name, frame)
-    result = batch.validate(_suite(contract), result_format="BASIC").to_json_dict()
-    broken = [
-        contract.rules[each["expectation_config"]["meta"]["rule"]] for each in _failed(result)
-    ]
-    if not broken:
+    result = batch.validate(_suite(contract), result_format="BOOLEAN_ONLY").to_json_dict()
+    failed = [contract.rules[_rule(each)] for each in _failed(result)]
+    if not failed:
         return result, []
-    # Which rows they are is asked only of what failed.
-    detailed = batch.validate(_suite_of(contract.name, broken), result_format="COMPLETE")
-    return result, [
-        Breach(
-            rule=broken[_rule(each)],
-            rows=each["result"]["unexpected_count"],
-            examples=_examples(each["result"]),
-            positions=np.array(each["result"]["unexpected_index_list"], dtype=np.int64),
-        )
-        for each in _failed(detailed.to_json_dict())
-    ]
+    # How many rows they are, and which, is asked only of what failed.
+    detailed = batch.validate(_suite_of(contract.name, failed), result_format="COMPLETE")
+    breaches = []
+    for told in _failed(detailed.to_json_dict()):
+        found = told["result"]
+        rule = failed[_rule(told)]
+        positions = np.array(found.pop("unexpected_index_list"), dtype=np.int64)
+        breaches.append(Breach(rule, found["unexpected_count"], _examples(found), positions))
+        for each in _failed(result):
+            if contract.rules[_rule(each)] == rule:
+                each["result"] = {name: found[name] for name in found if name not in _EVERY_ROW}
+    return result, breaches
 
 
 def validate_volume(
