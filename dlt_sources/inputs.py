@@ -17,13 +17,20 @@ from loreline import __version__
 from loreline.lake.catalog import find_table, load_catalog
 
 
-def fingerprint(location: Path, observed_at: datetime | None, options: dict[str, Any]) -> str:
+def fingerprint(
+    location: Path, observed_at: datetime | None, options: dict[str, Any], contracts: str = ""
+) -> str:
     """SHA-256 of all that decides what a load makes of files: bytes, time, options, version.
+
+    Among them is what the source's contracts say, as `contracts`: a row that one of them refused is
+    landed once the contract allows it.
 
     Where nothing says when the input was exported, that is told by the files' modification times,
     which then count too.
     """
-    digest = hashlib.sha256(repr((__version__, observed_at, sorted(options.items()))).encode())
+    digest = hashlib.sha256(
+        repr((__version__, observed_at, sorted(options.items()), contracts)).encode()
+    )
     is_dated = observed_at is not None or (location / EXPORT_FILE).is_file()
     paths = sorted(location.rglob("*")) if location.is_dir() else [location]
     for path in paths:

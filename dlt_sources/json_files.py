@@ -385,12 +385,20 @@ def exported_at(raw: bytes, name: str) -> datetime:
 
 def is_complete(raw: bytes, unless_told: bool = True) -> bool:
     """Whether absent objects were deleted, as an `export.json` says, or else `unless_told`."""
-    told = orjson.loads(raw)
-    said = told.get("complete") if isinstance(told, dict) else None
-    return said if isinstance(said, bool) else unless_told
+    told = _complete(orjson.loads(raw))
+    return unless_told if told is None else told
 
 
-def says_complete(location: Path) -> bool:
-    """Whether the `export.json` of a folder says that nothing is missing from it."""
+def told_complete(location: Path) -> bool | None:
+    """What the `export.json` of a folder says of its being complete; None where it does not."""
     told = location / EXPORT_FILE
-    return told.is_file() and is_complete(told.read_bytes(), unless_told=False)
+    try:
+        return _complete(orjson.loads(told.read_bytes())) if told.is_file() else None
+    except orjson.JSONDecodeError:
+        # Whoever reads the time in it says so.
+        return None
+
+
+def _complete(told: Any) -> bool | None:
+    said = told.get("complete") if isinstance(told, dict) else None
+    return said if isinstance(said, bool) else None

@@ -169,6 +169,15 @@ class LandedVersions:
         with registered(self.connection, "landing", rows.select(LOOKUP_COLUMNS)):
             self.connection.execute(f"insert into {self.local} select *, null from landing")  # noqa: S608
 
+    def forget(self, rows: pa.Table) -> None:
+        """No longer know rows that this load has made and that do not land."""
+        with registered(self.connection, "refused", rows.select(["landed_at"])):
+            # No two rows of a load landed at the same time; those of the lake have a batch.
+            self.connection.execute(
+                f"delete from {self.local} where _batch is null and landed_at in"  # noqa: S608
+                " (select refused.landed_at from refused)"
+            )
+
     def payloads(self, external_ids: Sequence[str]) -> dict[str, tuple[str | None, str | None]]:
         """The newest `payload` and `raw_object_uri` in the lake of each of the given objects."""
         if not self.lake:

@@ -21,15 +21,20 @@ from typing import Any, Self
 import dlt
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from dlt.extract import DltResource
 from psycopg.sql import SQL, Identifier
 
+from dlt_sources.border import PACKAGE_BYTES, Border, ContractError, weight
 from dlt_sources.landed_versions import LandedVersions, Latest
 from dlt_sources.objects import ObjectStore
 from dlt_sources.quarantine import Quarantine, Reject
 from dlt_sources.sightings import Sightings
 from dlt_sources.slices import INSTANT, RAW_SCHEMA, Observation, Slice
 from dlt_sources.versions import Resource, State, microseconds, row_id
+from loreline.contracts.odcs import QUARANTINE, Contract, contract_of
+from loreline.contracts.results import keep as keep_result
+from loreline.contracts.results import recent_volume, remember_volume
 from loreline.errors import LorelineError
 from loreline.lake import duck
 from loreline.lake.catalog import find_table, load_catalog
@@ -56,6 +61,9 @@ class LoadSummary:
         passed_over: files that hold nothing to land, such as attachments, by kind.
         seconds: how long it took.
         snapshots: ids of the Iceberg snapshots made, by table.
+        broken: rules of contracts that rows break: `table`, `rule`, `rows`, `examples`, and what
+            was `done` with the rows: quarantine or warn.
+        new_fields: rows by field that no contract knows, as `table: field`.
     """
 
     source: str
@@ -67,6 +75,8 @@ class LoadSummary:
     passed_over: Counter[str] = field(default_factory=Counter)
     seconds: float = 0.0
     snapshots: dict[str, list[int]] = field(default_factory=dict)
+    broken: list[dict[str, Any]] = field(default_factory=list)
+    new_fields: Counter[str] = field(default_factory=Counter)
 
     @property
     def rows(self) -> int:
@@ -100,7 +110,10 @@ class Landing:
         self.summary = LoadSummary(source)
         self.namespace = f"{settings.prefix}raw_{source}"
         self.folder = settings.home / "landing" / self.namespace
+        # Whether the input may show all that there is, so that the number of rows means something.
+        self.is_complete = True
         self._progress = progress or (lambda line: None)
+        self._borders: dict[str, Border] = {}
         self._tables: dict[str, _RawTable] = {}
         self._last_landed_at = 0
         self._held = ExitStack()
@@ -133,13 +146,21 @@ class Landing:
         """Compare observations with the landed versions, in the order in which they come.
 
         Simple rows may come in bulk, as the tables that `Slice.of_table` takes. Rejected input met
-        on the way goes to the quarantine.
+        on the way goes to the quarantine, and so do rows that break the table's contract. All
+        observations of a resource go through one call: at its end, their number is judged.
 
         Yields:
             Tables of `RAW_SCHEMA` with the rows to land; none where nothing changed.
+
+        Raises:
+            ContractError: rows break a contract that says to stop.
         """
-        for arrived in self._slices(resource, observations):
-            yield from self._compare(resource, arrived)
+        compared = self._compared(resource, observations)
+        contract = contract_of(self.settings, self.source, resource.name)
+        if contract is None:
+            yield from compared
+        else:
+            yield from self._admitted(resource, contract, compared)
         self.quarantine.flush()
 
     def tombstones(
@@ -158,6 +179,8 @@ class Landing:
             LorelineError: more is absent than that, as after a broken export; nothing is deleted.
         """
         table = self._table(resource)
+        if table.is_suspect:
+            return
         absent, present = table.versions.absent(covered, observed_at)
         if len(absent) >= least and len(absent) > max_share * present:
             raise LorelineError(
@@ -166,7 +189,7 @@ class Landing:
                 "check that the export is complete; if it is, set"
                 f" SOURCES__{self.source.upper()}__MAX_DELETED_SHARE=1 for this load",
             )
-        yield from self.rows(
+        yield from self._compared(
             resource, (Observation(i, None, observed_at, is_deleted=True) for i in absent)
         )
 
@@ -176,6 +199,123 @@ class Landing:
             table.sightings.save()
         for resource in resources:
             self._record_freshness(resource)
+
+    def remember_volumes(self, input_fingerprint: str) -> None:
+        """Note how many rows a complete input showed, for the loads to come."""
+        for resource, border in self._borders.items():
+            is_told = self.is_complete and border.contract.volume
+            if is_told and border.observed and not self._tables[resource].is_suspect:
+                remember_volume(
+                    self.settings,
+                    self.postgres,
+                    self.source,
+                    resource,
+                    input_fingerprint,
+                    border.observed,
+                )
+
+    def _admitted(
+        self, resource: Resource, contract: Contract, compared: Iterator[pa.Table]
+    ) -> Iterator[pa.Table]:
+        """The rows that keep the contract; the others are set aside."""
+        border = Border(contract, self.settings.on_breach, self.objects.get)
+        self._borders[resource.name] = border
+        failure: LorelineError | None = None
+        waiting: list[pa.Table] = []
+        size = 0
+        try:
+            try:
+                for rows in compared:
+                    waiting.append(rows)
+                    size += weight(rows)
+                    if size >= PACKAGE_BYTES:
+                        yield from self._judged(resource, border, waiting)
+                        waiting, size = [], 0
+            except ContractError:
+                raise
+            except LorelineError as error:
+                # What was compared before the failure lands all the same.
+                failure = error
+            good = self._judged(resource, border, waiting)
+            if not failure and self._is_sudden(border):
+                self._table(resource).is_suspect = True
+                rows = pa.concat_tables([RAW_SCHEMA.empty_table(), *good])
+                good = [self._set_aside(resource, rows, border.refuse(rows))]
+            yield from filter(len, good)
+        finally:
+            self._report(border)
+        if failure:
+            raise failure
+
+    def _judged(
+        self, resource: Resource, border: Border, package: list[pa.Table]
+    ) -> list[pa.Table]:
+        if not package:
+            return []
+        rows = pa.concat_tables(package)
+        rejects = border.judge(rows)
+        return [self._set_aside(resource, rows, rejects)] if rejects else package
+
+    def _set_aside(
+        self, resource: Resource, rows: pa.Table, rejects: Mapping[int, Reject]
+    ) -> pa.Table:
+        """Put rows into the quarantine, as if they had never been compared.
+
+        Returns:
+            The others. Of the same objects, only those that still differ from the row before.
+        """
+        table = self._table(resource)
+        refused = np.zeros(len(rows), dtype=bool)
+        refused[list(rejects)] = True
+        for reject in rejects.values():
+            self.quarantine.add(reject, resource.name)
+        of_refused = pc.is_in(
+            rows["external_id"],
+            value_set=pa.array([r.external_id for r in rejects.values()], pa.string()),
+        ).to_numpy()
+        touched = rows.filter(pa.array(of_refused))
+        again = rows.filter(pa.array(of_refused & ~refused))
+        table.versions.forget(touched)
+        kept = again
+        if len(again):
+            kept = again.take(pa.array(self._changes(table, Slice.of_rows(again)), pa.int64()))
+            table.versions.remember(kept)
+        self.summary.landed[resource.name] -= len(rejects) + len(again) - len(kept)
+        self.summary.tombstones -= _count(touched["is_deleted"]) - _count(kept["is_deleted"])
+        return pa.concat_tables([rows.filter(pa.array(~of_refused)), kept])
+
+    def _is_sudden(self, border: Border) -> bool:
+        """Whether the number of rows is such that none of them is to land.
+
+        Raises:
+            ContractError: it is, and the contract says to stop.
+        """
+        contract = border.contract
+        if not self.is_complete or contract.volume is None:
+            return False
+        median = recent_volume(self.settings, self.postgres, contract, contract.volume.loads)
+        # A resource without any observation was not even looked up.
+        if table := self._tables.get(contract.resource):
+            border.observed = table.observed
+        return border.judge_volume(median) == QUARANTINE
+
+    def _report(self, border: Border) -> None:
+        """Say in the summary what rows broke, and keep what was said of them."""
+        found, contract = border.findings, border.contract
+        self.summary.broken += [
+            {
+                "table": contract.resource,
+                "rule": rule,
+                "rows": rows,
+                "done": done,
+                "examples": found.examples.get(rule, []),
+            }
+            for (rule, done), rows in found.breaches.items()
+        ]
+        for name, rows in found.new_fields.items():
+            self.summary.new_fields[f"{contract.resource}: {name}"] += rows
+        if found.result:
+            keep_result(self.settings, self.postgres, contract, found.rows, found.result)
 
     def _lock(self) -> None:
         """Hold the source's lock until the landing is closed, or the process dies."""
@@ -197,6 +337,12 @@ class Landing:
                 Sightings(self.duckdb, self.objects, name, self.folder),
             )
         return self._tables[resource.name]
+
+    def _compared(
+        self, resource: Resource, observations: Iterable[Observation | Reject | pa.Table]
+    ) -> Iterator[pa.Table]:
+        for arrived in self._slices(resource, observations):
+            yield from self._compare(resource, arrived)
 
     def _slices(
         self, resource: Resource, observations: Iterable[Observation | Reject | pa.Table]
@@ -353,6 +499,8 @@ class _RawTable:
     versions: LandedVersions
     sightings: Sightings
     observed: int = 0
+    # Its input shows so much more or less than usual that nothing is concluded from it.
+    is_suspect: bool = False
 
 
 def raw_resource(rows: Iterable[Any], name: str) -> DltResource:
@@ -398,6 +546,10 @@ def _overlap(landed: list[State], arriving: list[State]) -> int:
     """How many of the arriving states are the last of the landed ones."""
     longest = min(len(landed), len(arriving))
     return next((n for n in range(longest, 0, -1) if landed[-n:] == arriving[:n]), 0)
+
+
+def _count(flags: pa.ChunkedArray) -> int:
+    return pc.sum(flags).as_py() or 0
 
 
 def _bytes(payload: Any) -> bytes:

@@ -17,12 +17,14 @@ from dlt.extract import DltSource
 from dlt.pipeline.exceptions import PipelineStepFailed
 from pyiceberg.exceptions import CommitFailedException, RESTError
 
+from dlt_sources.border import PACKAGE_BYTES, ContractError
 from dlt_sources.destination import Lake
 from dlt_sources.evaluation import evaluation
 from dlt_sources.gateway import gateway
 from dlt_sources.google_docs import google_docs
 from dlt_sources.incident_reports import incident_reports
 from dlt_sources.inputs import fingerprint, remember, was_landed
+from dlt_sources.json_files import told_complete
 from dlt_sources.judge import judge
 from dlt_sources.landing import Landing, LoadSummary, raw_resource
 from dlt_sources.linear import linear
@@ -31,6 +33,7 @@ from dlt_sources.notion import notion
 from dlt_sources.review import review
 from dlt_sources.slack import slack
 from loreline import __version__
+from loreline.contracts.odcs import digest_of
 from loreline.errors import LorelineError
 from loreline.lake.commits import Commit, Writer
 from loreline.settings import Settings
@@ -51,8 +54,6 @@ SOURCES: dict[str, Callable[..., DltSource]] = {
 STORED_SOURCES = {"judge", "review"}
 # Sources that tell by themselves what of their input is new, without reading all of it.
 RESUMING_SOURCES = {"log_files"}
-# A load package is what becomes visible, and what a killed run loses, at once.
-PACKAGE_BYTES = 64 * 1024 * 1024
 # How the object store, the catalog, Postgres and DuckDB say that they failed.
 STORE_ERRORS = (OSError, RESTError, CommitFailedException, psycopg.Error, duckdb.Error)
 
@@ -84,6 +85,7 @@ def load(
     Raises:
         LorelineError: the location or a store cannot be read, or a sweep would delete too much;
             what was compared before is landed.
+        ContractError: rows break a contract that says to stop; nothing of their package is landed.
     """
     if source not in SOURCES:
         raise LorelineError(f"no source is called {source}", f"use one of {', '.join(SOURCES)}")
@@ -103,8 +105,12 @@ def load(
 
         pipeline = _pipeline(settings, landing.namespace, committed)
         _run(pipeline)
-        is_compared = location is not None and source not in RESUMING_SOURCES
-        identity = fingerprint(Path(location), observed_at, options) if is_compared else None
+        identity = (
+            fingerprint(Path(location), observed_at, options, digest_of(settings, source))
+            if location is not None and source not in RESUMING_SOURCES
+            else None
+        )
+        landing.is_complete = location is None or told_complete(Path(location)) is not False
         if identity and not again and was_landed(landing, identity):
             summary.seconds = time.monotonic() - started
             return summary
@@ -115,6 +121,7 @@ def load(
         if rows.error:
             raise rows.error
         if identity:
+            landing.remember_volumes(identity)
             remember(landing, identity)
     summary.seconds = time.monotonic() - started
     return summary
@@ -152,6 +159,9 @@ class _Rows:
             for name, resource in source.selected_resources.items():
                 for table in resource:
                     yield name, table
+        except ContractError:
+            # Nothing of the package is to be landed, not even what came before.
+            raise
         except Exception as error:
             self.error = _explained(error)
             if self.error is None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from dataclasses import dataclass
+from datetime import datetime
 
 import psycopg
 from psycopg.sql import SQL, Identifier
@@ -31,6 +32,8 @@ class Reject:
         origin: where they came from: file, and line or element.
         resource: the raw table that they were meant for, where that is known.
         external_id: the object's id, where it has one.
+        observed_at: when the source said it, where that is known.
+        source_updated_at: when the source says the object changed, likewise.
     """
 
     reason: str
@@ -39,6 +42,8 @@ class Reject:
     origin: str
     resource: str = ""
     external_id: str | None = None
+    observed_at: datetime | None = None
+    source_updated_at: datetime | None = None
 
 
 class Quarantine:
@@ -55,10 +60,11 @@ class Quarantine:
         self.connection = connection
         self.objects = objects
         self.counts: Counter[str] = Counter()
-        self._rows: list[tuple[str | None, ...]] = []
+        self._rows: list[tuple[str | datetime | None, ...]] = []
         self._insert = SQL(
             "insert into {} (fingerprint, source, resource, external_id, reason, detail, payload,"
-            " payload_uri, origin) values (%s, %s, %s, %s, %s, %s, %s, %s, %s)"
+            " payload_uri, origin, observed_at, source_updated_at)"
+            " values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"
             " on conflict (fingerprint) do nothing"
         ).format(Identifier(f"{settings.prefix}operations", "quarantine"))
 
@@ -83,6 +89,8 @@ class Quarantine:
                 text,
                 uri,
                 _storable(reject.origin),
+                reject.observed_at,
+                reject.source_updated_at,
             )
         )
         if len(self._rows) >= _FLUSH_ROWS:

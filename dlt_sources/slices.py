@@ -127,6 +127,19 @@ class Slice:
         self.large = pc.indices_nonzero(too_long).to_pylist()
         return self
 
+    @classmethod
+    def of_rows(cls, rows: pa.Table) -> Self:
+        """Rows of `RAW_SCHEMA`, to be compared once more; their payloads do not matter for that."""
+        self = cls()
+        self.external_ids = rows["external_id"].to_pylist()
+        self.content_hashes = rows["content_hash"].to_pylist()
+        self.metadata_hashes = rows["metadata_hash"].to_pylist()
+        self.deleted = rows["is_deleted"].to_pylist()
+        self.observed = _numbers(rows, "observed_at")
+        self.updated = _numbers(rows, "source_updated_at")
+        self.payloads = [""] * len(self)
+        return self
+
     def is_full(self, rows: int, size: int, following: Observation) -> bool:
         """Whether to stop before the next observation.
 

@@ -19,6 +19,7 @@ from loreline.errors import LorelineError
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 TARGETS = ("local", "dev", "ci", "prod")
+ON_BREACH = ("quarantine", "stop", "warn")
 LOOPBACK = {"127.0.0.1", "localhost", "::1", ""}
 
 
@@ -125,6 +126,13 @@ class Settings:
     snapshot_days: str = _variable(
         "LORELINE_SNAPSHOT_DAYS", "days that snapshots are kept for time travel", "30"
     )
+    contracts: str = _variable(
+        "LORELINE_CONTRACTS", "folder of the contracts; default: `contracts` in the checkout"
+    )
+    on_breach: str = _variable(
+        "LORELINE_ON_BREACH",
+        "quarantine, stop or warn: overrides what contracts say of rows that break them",
+    )
     state_folder: str = _variable(
         "LORELINE_HOME", "where the local stack, spill files and pipeline state live"
     )
@@ -148,12 +156,22 @@ class Settings:
             raise LorelineError(
                 f"LORELINE_TARGET is {values['target']!r}", f"use one of {', '.join(TARGETS)}"
             )
+        if values["on_breach"] not in ("", *ON_BREACH):
+            raise LorelineError(
+                f"LORELINE_ON_BREACH is {values['on_breach']!r}",
+                f"use one of {', '.join(ON_BREACH)}",
+            )
         return cls(**values)
 
     @property
     def home(self) -> Path:
         """The state folder."""
         return Path(self.state_folder)
+
+    @property
+    def contracts_folder(self) -> Path:
+        """Where contracts are read from."""
+        return Path(self.contracts) if self.contracts else PROJECT_ROOT / "contracts"
 
     @cached_property
     def prefix(self) -> str:

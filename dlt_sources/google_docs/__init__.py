@@ -17,7 +17,7 @@ from dlt_sources.google_docs.settings import (
     MAX_DELETED_SHARE,
     MIN_SUSPICIOUS_DELETIONS,
 )
-from dlt_sources.json_files import input_files, observation_time, says_complete
+from dlt_sources.json_files import input_files, observation_time, told_complete
 from dlt_sources.landing import Landing, raw_resource
 from dlt_sources.quarantine import Reject
 from dlt_sources.slices import Observation
@@ -46,7 +46,7 @@ def google_docs(
     files = input_files(Path(location), "*.json", "*.jsonl", "*.jsonl.gz")
     found = Objects(files, observed_at or observation_time(Path(location), files))
     landing = landing or Landing.begin("google_docs")
-    is_complete = says_complete(Path(location))
+    is_complete = told_complete(Path(location)) is True
 
     def rows(
         resource: Resource, observations: Iterable[Observation | Reject]

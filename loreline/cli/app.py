@@ -10,6 +10,7 @@ from loreline.cli import stack
 from loreline.cli.backfill import backfill
 from loreline.cli.build import build
 from loreline.cli.contents import contents
+from loreline.cli.contracts import contracts
 from loreline.cli.conversations import diff, node, sessions, tree
 from loreline.cli.coverage import coverage
 from loreline.cli.datasets import dataset, datasets, freeze
@@ -69,6 +70,7 @@ app.command(
     context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
 )(build)
 app.add_typer(backfill, name="backfill", rich_help_panel=LOAD)
+app.add_typer(contracts, name="contracts", rich_help_panel=LOAD)
 app.command("run-sample", rich_help_panel=LOAD)(run_sample)
 for command in (search, sql, history, contents, coverage):
     app.command(rich_help_panel=ASK)(command)

@@ -24,6 +24,11 @@ if TYPE_CHECKING:
     from loreline.settings import Settings
 
 
+# What was done with rows that break a contract.
+DONE = {"quarantine": "set aside", "warn": "landed"}
+NEW_FIELDS = 20
+
+
 class Day(StrEnum):
     """A state of the sample workspace."""
 
@@ -195,6 +200,7 @@ def print_outcomes(settings: Settings, outcomes: Sequence[Outcome]) -> None:
         print_table(
             [*columns, "of which", "seconds"], rows, optional=["of which", "seconds", "outdated"]
         )
+    _print_contracts(loaded)
     set_aside = [
         [s.source, reason, count] for s in loaded for reason, count in s.quarantined.items()
     ]
@@ -207,6 +213,24 @@ def print_outcomes(settings: Settings, outcomes: Sequence[Outcome]) -> None:
         for kind, count in summary.passed_over.items():
             if count:
                 say(f"{summary.source}: {count:,} {kind} passed over, which hold no text")
+
+
+def _print_contracts(loaded: Sequence[LoadSummary]) -> None:
+    """Rows that break a contract, and fields that no contract knows."""
+    broken = [
+        [f"{s.source} {each['table']}", each["rule"], each["rows"], DONE[each["done"]]]
+        for s in loaded
+        for each in s.broken
+    ]
+    if broken:
+        say()
+        print_table(["table", "contract broken", "rows", "which were"], broken)
+    new = [[f"{s.source} {name}", rows] for s in loaded for name, rows in s.new_fields.items()]
+    if new:
+        say()
+        print_table(["new field", "rows"], new[:NEW_FIELDS])
+        if len(new) > NEW_FIELDS:
+            say(f"… and {len(new) - NEW_FIELDS:,} more: loreline contracts check")
 
 
 def _known_sources() -> list[str]:

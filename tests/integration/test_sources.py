@@ -155,8 +155,8 @@ def test_bad_notion_objects_are_set_aside_and_the_rest_lands(settings, inputs):
                 page("p2"),
                 {"object": "comment", "id": "c"},
             ],
-            "b.jsonl": b'{"object": "page", "id": "p3"}\n{"object": \n{"object": "page", "id": 4}',
-            "c.json": b'{"results": [{"object": "page", "id": "p5"}, {"object": "\xff"}]}',
+            "b.jsonl": b"\n".join([_bytes(page("p3")), b'{"object": ', _bytes(page(4))]),
+            "c.json": b'{"results": [' + _bytes(page("p5")) + b', {"object": "\xff"}]}',
             "d.jsonl": json.dumps(paragraph("b1", "p2", has_children=True)).encode(),
             "e.json": {"object": "list", "results": [{"object": "user", "id": "u"}]},
         },
@@ -177,6 +177,10 @@ def test_bad_notion_objects_are_set_aside_and_the_rest_lands(settings, inputs):
     # Complete the next day, the page lands.
     write(inputs, {"f.json": [paragraph("b2", "b1") | {"parent": _block("b1")}]})
     assert load(settings, "notion", inputs, observed_at=DAY_2).landed == {"pages": 1}
+
+
+def _bytes(value):
+    return json.dumps(value).encode()
 
 
 def _block(identity):

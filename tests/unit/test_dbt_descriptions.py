@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import jinja2
+import jsonschema
 import pytest
+import yaml
 from dbt.cli.main import dbtRunner
+from open_data_contract_standard.model import OpenDataContractStandard
 
+from loreline.contracts.models import published
 from loreline.settings import PROJECT_ROOT
 
 IMPLEMENTATIONS = ("duckdb__", "spark__")
@@ -128,3 +133,23 @@ def signature(macro: Any) -> list[str]:
         if node.name == macro.name
     )
     return [argument.name for argument in defined.args]
+
+
+def test_the_contract_of_a_published_model_is_what_dbt_enforces(manifest: Any) -> None:
+    schema = json.loads(OpenDataContractStandard.json_schema())
+    validator = jsonschema.Draft201909Validator(schema)
+    exported = {contract.id: contract for contract in published(manifest)}
+    models = {
+        f"{node.fqn[1]}.{node.name}": node
+        for node in manifest.nodes.values()
+        if node.resource_type == "model" and node.config.get("access") == "public"
+    }
+    assert len(models) > 30 and set(exported) == set(models)
+    for name, model in models.items():
+        written = yaml.safe_load(exported[name].to_yaml())
+        assert not list(validator.iter_errors(written)), name
+        # dbt enforces none of models in Python.
+        assert model.contract.enforced or model.language == "python", name
+        (table,) = written["schema"]
+        columns = {each["name"]: each["physicalType"] for each in table["properties"]}
+        assert columns == {column.name: column.data_type for column in model.columns.values()}

@@ -10,7 +10,7 @@ import pytest
 
 from dlt_sources.google_docs.objects import Objects
 from dlt_sources.google_docs.settings import DOCUMENTS, FILES
-from dlt_sources.json_files import says_complete
+from dlt_sources.json_files import told_complete
 from dlt_sources.quarantine import Reject
 from loreline.settings import PROJECT_ROOT
 
@@ -131,9 +131,9 @@ def test_completeness_is_said_not_guessed(tmp_path):
     for told, expected in [(None, False), ("{", False), ("[]", False), ("{}", False)]:
         if told:
             (tmp_path / "export.json").write_text(told)
-        assert says_complete(tmp_path) is expected
+        assert (told_complete(tmp_path) is True) is expected
     (tmp_path / "export.json").write_text('{"complete": true}')
-    assert says_complete(tmp_path)
+    assert told_complete(tmp_path)
 
 
 def test_what_changes_without_meaning_makes_no_version():
