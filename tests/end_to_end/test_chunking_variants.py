@@ -141,4 +141,4 @@ def test_variants_live_beside_each_other_and_cost_what_changes(
     own_lakehouse.build("test", "--select", "chunks", "sentence_embeddings", "vector_manifest")
     replace_in(seed, "meant,semantic,64,0,2,80,tiny", "meant,semantic,64,0,2,80,nobody")
     failed = own_lakehouse.start_build(*KNOWLEDGE).result()
-    assert "names the sentence_model 'nobody'" in str(failed.faults)
+    assert "names the sentence_model 'nobody'" in failed.faults["chunks"]
