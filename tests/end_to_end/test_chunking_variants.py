@@ -18,7 +18,7 @@ meant,semantic,64,0,2,80,tiny,none,tiny-bert,1,candidate,4
 meant_too,semantic,48,0,1,80,tiny,none,tiny-bert,1,candidate,5
 """
 KNOWLEDGE = ["build", *NO_TESTS, "--select", "+chunks", "text_embeddings", "vector_manifest"]
-KNOWLEDGE += ["documents_current", "vector_collections"]
+KNOWLEDGE += ["documents_current", "served_collections", "vector_collections"]
 
 LEDGER = [
     f"Entry {entry} of the ledger is long. The {['cooper', 'thatcher'][entry % 2]} was paid"
@@ -141,4 +141,4 @@ def test_variants_live_beside_each_other_and_cost_what_changes(
     own_lakehouse.build("test", "--select", "chunks", "sentence_embeddings", "vector_manifest")
     replace_in(seed, "meant,semantic,64,0,2,80,tiny", "meant,semantic,64,0,2,80,nobody")
     failed = own_lakehouse.start_build(*KNOWLEDGE).result()
-    assert "names the sentence_model 'nobody'" in str(failed.faults)
+    assert "names the sentence_model 'nobody'" in failed.faults["chunks"]
