@@ -14,10 +14,13 @@
       {% set name = relation.identifier | replace("__dbt__cte__", "") %}
       {% set table = api.Relation.create("lake", generate_schema_name("seeds"), name) %}
     {% endif %}
-    {% set found = run_query("select * from " ~ table ~ " order by " ~ order_by) %}
-    {% for row in found.rows %}
-      {% do rows.append(dict(zip(found.column_names, row.values()))) %}
-    {% endfor %}
+    {# A project may be compiled before any seed was loaded. #}
+    {% if table.identifier in stored_tables("lake", table.schema) %}
+      {% set found = run_query("select * from " ~ table ~ " order by " ~ order_by) %}
+      {% for row in found.rows %}
+        {% do rows.append(dict(zip(found.column_names, row.values()))) %}
+      {% endfor %}
+    {% endif %}
   {% endif %}
   {{ return(rows) }}
 {% endmacro %}
