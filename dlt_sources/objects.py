@@ -37,6 +37,10 @@ class ObjectStore:
         self._reach(store)
         return uri
 
+    def get(self, uri: str) -> bytes:
+        """The bytes that `put` stored."""
+        return self._reach(lambda: self.files.cat_file(uri))
+
     def list(self, folder: str) -> list[str]:
         """Paths of the files in a folder; none where there is no folder."""
         return self._reach(lambda: _existing(self.files, f"{self.root}/{folder}"))

@@ -46,6 +46,7 @@ def slack(
     export = Export(Path(location))
     found = Conversations(export, observed_at or export.observed_at())
     landing = landing or Landing.begin("slack")
+    landing.quarantine.observed_at = found.observed_at
     return [
         raw_resource(landing.rows(CHANNELS, found.channels()), CHANNELS.name),
         raw_resource(landing.rows(USERS, found.users()), USERS.name),

@@ -17,6 +17,7 @@ from loreline.cli.history import history
 from loreline.cli.ingest import ingest
 from loreline.cli.judge import judge
 from loreline.cli.maintain import maintain
+from loreline.cli.quarantine import quarantine
 from loreline.cli.replay import replay
 from loreline.cli.review import review
 from loreline.cli.reviewer import reviewer
@@ -82,5 +83,6 @@ app.command(rich_help_panel=JUDGE)(judge)
 for command in (freeze, datasets):
     app.command(rich_help_panel=LEARN)(command)
 app.add_typer(dataset, name="dataset", rich_help_panel=LEARN)
+app.add_typer(quarantine, name="quarantine", rich_help_panel=CARE)
 for command in (stack.doctor, maintain, stack.upgrade):
     app.command(rich_help_panel=CARE)(command)
