@@ -56,6 +56,7 @@ NEVER_ALONE_FROM = {
     " replaced",
 }
 RECORDS_AT_ONCE = 100
+MAX_NAME_BYTES = 200
 
 _ELEMENT = re.compile(r"(.*)\[\d+\]", re.DOTALL)
 _LINE = re.compile(r"(.*):\d+", re.DOTALL)
@@ -172,11 +173,18 @@ def file_of(origin: str, raw: bytes) -> tuple[str, bytes]:
     if match:
         name = match[1]
     parts = PurePosixPath(name.replace("\\", "/").removesuffix(".gz")).parts
-    name = "/".join(part for part in parts if part not in ("/", "..")) or "record.json"
+    name = "/".join(_short(part) for part in parts if part not in ("/", "..")) or "record.json"
+    if name == EXPORT_FILE:
+        name = "record.json"
     suffixes = (".jsonl",) if is_line else (".json", ".jsonl")
     if (is_line or is_element) and not name.endswith(suffixes):
         name += suffixes[0]
     return name, b"[" + raw + b"]" if is_element else raw
+
+
+def _short(part: str) -> str:
+    """The end of a part of a path, as long as a file system takes it."""
+    return part.encode()[-MAX_NAME_BYTES:].decode(errors="ignore")
 
 
 def _packages(

@@ -13,6 +13,8 @@ from loreline.cli.contents import contents
 from loreline.cli.conversations import diff, node, sessions, tree
 from loreline.cli.coverage import coverage
 from loreline.cli.datasets import dataset, datasets, freeze
+from loreline.cli.freshness import freshness
+from loreline.cli.health import health
 from loreline.cli.history import history
 from loreline.cli.ingest import ingest
 from loreline.cli.judge import judge
@@ -26,6 +28,7 @@ from loreline.cli.search import search
 from loreline.cli.serve import serve
 from loreline.cli.session import session
 from loreline.cli.sql import sql
+from loreline.cli.status import status
 
 STACK = "Stack"
 LOAD = "Load and build"
@@ -62,7 +65,7 @@ def root(
     """Nothing but options that stand before a command."""
 
 
-for command in (stack.up, stack.down, stack.status, stack.env):
+for command in (stack.up, stack.down, status, stack.env):
     app.command(rich_help_panel=STACK)(command)
 app.command(rich_help_panel=LOAD)(ingest)
 app.command(
@@ -84,5 +87,5 @@ for command in (freeze, datasets):
     app.command(rich_help_panel=LEARN)(command)
 app.add_typer(dataset, name="dataset", rich_help_panel=LEARN)
 app.add_typer(quarantine, name="quarantine", rich_help_panel=CARE)
-for command in (stack.doctor, maintain, stack.upgrade):
+for command in (freshness, health, maintain, stack.doctor, stack.upgrade):
     app.command(rich_help_panel=CARE)(command)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import asdict
-from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -13,6 +12,7 @@ from loreline.cli.options import Json
 from loreline.cli.output import is_interactive, print_json, print_table, say, warn
 from loreline.cli.progress import progress
 from loreline.cli.text import one_line, shortened
+from loreline.cli.times import minute
 from loreline.errors import LorelineError
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def list_(
         say("Nothing is set aside.")
         return
     print_table(
-        ["source", "table", "reason", "inputs", "retried", "last", "such as", "because"],
+        ["source", "table", "reason", "inputs", "retried", "last (UTC)", "such as", "because"],
         [
             [
                 group.source,
@@ -81,13 +81,13 @@ def list_(
                 group.reason,
                 group.inputs,
                 group.retried,
-                _when(group.last_at),
+                minute(group.last_at),
                 group.examples[0]["id"][:ID_CHARACTERS],
                 _short(group.examples[0]["detail"]),
             ]
             for group in counted
         ],
-        optional=["because", "retried", "last"],
+        optional=["because", "retried", "last (UTC)"],
     )
     say("loreline quarantine show ID shows an input, list --each --source … lists single ones.")
 
@@ -113,13 +113,13 @@ def show(
         ("reason", one.reason),
         ("because", one.detail),
         ("read from", one.origin),
-        ("set aside", _when(one.landed_at)),
-        ("observed", _when(one.observed_at)),
-        ("retried", _when(one.retried_at)),
+        ("set aside (UTC)", minute(one.landed_at)),
+        ("observed (UTC)", minute(one.observed_at)),
+        ("retried (UTC)", minute(one.retried_at)),
         ("result", one.retry_result),
         ("became", one.outcome),
         ("why", one.note),
-        ("decided", one.decided_by and f"{_when(one.decided_at)} by {one.decided_by}"),
+        ("decided", one.decided_by and f"{minute(one.decided_at)} by {one.decided_by}"),
     ]
     print_table(["", one.fingerprint[:ID_CHARACTERS]], [fact for fact in facts if fact[1]])
     say()
@@ -233,21 +233,30 @@ def _print_inputs(found: list[Kept], page: int) -> None:
         say("Nothing is set aside." if page == 1 else "There are no more.")
         return
     print_table(
-        ["id", "source", "table", "reason", "set aside", "read from", "because", "last attempt"],
+        [
+            "id",
+            "source",
+            "table",
+            "reason",
+            "set aside (UTC)",
+            "read from",
+            "because",
+            "last attempt",
+        ],
         [
             [
                 one.fingerprint[:ID_CHARACTERS],
                 one.source,
                 one.resource,
                 one.reason,
-                _when(one.landed_at),
+                minute(one.landed_at),
                 _short(one.origin),
                 _short(one.detail),
                 one.retry_result and _short(one.retry_result),
             ]
             for one in found
         ],
-        optional=["last attempt", "set aside", "because", "read from"],
+        optional=["last attempt", "set aside (UTC)", "because", "read from"],
     )
 
 
@@ -266,10 +275,6 @@ def _print_outcomes(outcomes: Counter[str]) -> None:
             say(f"{outcomes[outcome]:,} {words}")
     if outcomes["failed"] + outcomes["impossible"]:
         warn("`loreline quarantine list --each` says why.")
-
-
-def _when(moment: datetime | None) -> str | None:
-    return moment and f"{moment.astimezone():%Y-%m-%d %H:%M}"
 
 
 def _short(text: str) -> str:
