@@ -129,7 +129,7 @@ def run(
     check_schema(settings)
     complete = dbt_arguments(arguments)
     if show is Show.problems:
-        with progress("building") as told:
+        with progress("building", in_place=False) as told:
             invocation, exit_code = _dbt(complete, settings, show, debug=debug, told=told)
     else:
         invocation, exit_code = _dbt(complete, settings, show, debug=debug)

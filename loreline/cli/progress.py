@@ -15,23 +15,33 @@ SECONDS_BETWEEN_LINES = 10.0
 
 
 @contextmanager
-def progress(what: str) -> Iterator[Callable[[str], None]]:
+def progress(what: str, *, in_place: bool = True) -> Iterator[Callable[[str], None]]:
     """Say on the error stream what goes on.
 
     Args:
         what: the name of the work; stands before each line.
+        in_place: whether a line may change on a terminal; not where the work draws there itself.
 
     Yields:
         What is called with a line at each step, as often as one likes.
     """
-    if not sys.stderr.isatty():
+    if not (in_place and sys.stderr.isatty()):
         yield _Log(what)
         return
     from rich.console import Console
-    from rich.markup import escape
+    from rich.live import Live
+    from rich.spinner import Spinner
+    from rich.text import Text
 
-    with Console(stderr=True).status(escape(f"{what} …")) as status:
-        yield lambda line: status.update(escape(one_line(f"{what}: {line}")))
+    spinner = Spinner("dots", Text(one_line(f"{what} …")))
+    # What the work prints stands above the line, and goes on to a pipe where there is one.
+    with Live(
+        spinner,
+        console=Console(stderr=True),
+        transient=True,
+        redirect_stdout=sys.stdout.isatty(),
+    ):
+        yield lambda line: spinner.update(text=Text(one_line(f"{what}: {line}")))
 
 
 class _Log:

@@ -155,6 +155,8 @@ def _of_builds(found: Overview) -> Iterator[Attention]:
             )
         elif build.ended_at is None:
             yield Attention(f"the last {build.command} has no end: it runs, or was killed", command)
+    if found.documents is None and any(source.rows for source in found.sources):
+        yield Attention("nothing is built yet", "loreline build")
     if found.unread:
         yield Attention(f"landed, but not built: {_some(found.unread)}", "loreline build")
 

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from dlt_sources import load
 from dlt_sources.gateway import _problem as gateway_problem
 from loreline.cli import main
+from loreline.errors import LorelineError
 from loreline.lake import duck
+from loreline.lake.commits import Writer, append
+from loreline.operations import builds
 from loreline.postgres import connect
 from loreline.settings import Settings
 
@@ -163,3 +169,108 @@ def test_what_broke_a_contract_lands_as_it_would_have(
     told = {"exported_at": "2026-10-02T00:00:00Z"}
     again = load(settings, "notion", put(tmp_path / "b", {"u.json": user, "export.json": told}))
     assert (again.rows, again.outdated) == (0, 1)
+
+
+def test_a_source_without_news_was_looked_at_all_the_same(
+    settings: Settings, run: Run, tmp_path: Path
+) -> None:
+    inputs = put(tmp_path / "in", {"a.jsonl": {**ODD, "type": "llm.chat"}})
+    commits = "select snapshot_id from {}.commits order by 1"
+
+    def age(interval: str) -> None:
+        with connect(settings, autocommit=True) as connection:
+            connection.execute(
+                f"update {settings.prefix}operations.source_loads"
+                " set loaded_at = now() - %s::interval",
+                [interval],
+            )
+
+    def state() -> str:
+        (one,) = json.loads(run("freshness", "--json")[1])
+        return one["state"]
+
+    load(settings, "gateway", inputs)
+    landed = rows(settings, commits)
+    for interval, said, code in (
+        ("1 hour", "fresh", 0),
+        ("7 hours", "due", 0),
+        ("2 days", "late", 1),
+    ):
+        age(interval)
+        assert state() == said
+        assert run("freshness", "--check")[0] == code
+    load(settings, "gateway", inputs)
+    assert (state(), rows(settings, commits)) == ("fresh", landed)
+
+    age("2 days")
+    with pytest.raises(LorelineError):
+        load(settings, "gateway", tmp_path / "nowhere")
+    code, out, _ = run("freshness", "--check")
+    assert code == 1
+    assert "gateway: the last load failed: nothing is at" in out
+    (needed,) = json.loads(run("status", "--json")[1])["attention"]
+    assert needed["command"] == "loreline ingest gateway"
+    load(settings, "gateway", inputs)
+    assert rows(settings, "select error from {}.source_loads") == [(None,)]
+
+
+def test_health_is_what_maintenance_would_do(settings: Settings, run: Run) -> None:
+    name = f"{settings.prefix}knowledge.things"
+    for n in range(6):
+        batch = pa.table({"n": [n, n]})
+        append(settings, name, batch.to_reader, writer=Writer("i", "m", "v"), job_id=str(n))
+    (before,) = json.loads(run("health", "things", "--json")[1])
+    assert (before["rows"], before["data_files"], before["small_share"]) == (12, 6, 1.0)
+    assert (before["snapshots"], before["needs_compaction"], before["wants"]) == (
+        6,
+        True,
+        "compact",
+    )
+    code, out, _ = run("health")
+    assert code == 0
+    assert "loreline maintain" in out
+    assert run("maintain")[0] == 0
+    kept = "select rows, data_files, needs_compaction from {}.table_health"
+    assert rows(settings, kept) == [(12, 1, False)]
+    assert "Nothing to tidy" in run("health")[1]
+
+
+def test_status_says_what_is_to_be_done(settings: Settings, run: Run, tmp_path: Path) -> None:
+    def needed() -> list[str]:
+        code, out, _ = run("status", "--json")
+        assert code == 0
+        return [each["command"] for each in json.loads(out)["attention"]]
+
+    assert needed() == ["loreline ingest --sample day_one"]
+    lines = b"\n".join([BROKEN, json.dumps({**ODD, "type": "llm.chat"}).encode()])
+    load(settings, "gateway", put(tmp_path / "in", {"a.jsonl": lines}))
+    assert needed() == ["loreline quarantine list", "loreline build"]
+
+    builds.begun(settings, "one", "build", "")
+    assert needed()[1:] == ["loreline build"] * 2
+    results = [("model.loreline.a", "success"), ("model.loreline.b", "error"), ("test.x.c", "fail")]
+    builds.ended(
+        settings, "one", [{"node": n, "status": s, "message": "\0 no"} for n, s in results]
+    )
+    builds.begun(settings, "two", "run", "a+")
+    builds.ended(
+        settings, "two", [{"node": "model.loreline.a", "status": "success", "message": ""}]
+    )
+    told = json.loads(run("status", "--json")[1])
+    assert [build["invocation_id"] for build in told["builds"]] == ["two", "one"]
+    assert [f["node"] for f in told["builds"][1]["failures"]] == ["model.loreline.b", "test.x.c"]
+    assert any(each["what"] == "2 failures in the last build: b, c" for each in told["attention"])
+    code, out, _ = run("status")
+    assert code == 0
+    assert "Last run of a+" in out and "Last build:" in out and "2 FAILED" in out
+
+
+def test_status_imports_nothing_heavy(settings: Settings) -> None:
+    check = (
+        "import sys; from loreline.cli import main; code = main(['status']);"
+        "print([name for name in ('torch', 'dbt', 'dlt', 'pyiceberg') if name in sys.modules]);"
+        "sys.exit(code)"
+    )
+    done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "[]"

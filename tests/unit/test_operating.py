@@ -69,43 +69,44 @@ def test_where_all_is_well_nothing_needs_attention() -> None:
     ("found", "what", "command"),
     [
         (Overview(), "nothing is landed yet", "loreline ingest --sample day_one"),
+        (Overview([FINE]), "nothing is built yet", "loreline build"),
         (
-            Overview([Source("slack", "late", 9.0, True, rows=1)]),
+            Overview([Source("slack", "late", 9.0, True, rows=1)], {}),
             "slack is late",
             "loreline ingest slack",
         ),
         (
-            Overview([Source("slack", "late", 9.0, True, "no such folder", rows=1)]),
+            Overview([Source("slack", "late", 9.0, True, "no such folder", rows=1)], {}),
             "the last load of slack failed: no such folder",
             "loreline ingest slack",
         ),
         (
-            Overview([FINE, Source("gateway", set_aside=1)]),
+            Overview([FINE, Source("gateway", set_aside=1)], {}),
             "1 input set aside (gateway)",
             "loreline quarantine list",
         ),
         (
-            Overview([FINE], builds=[build(failures=[failure("model.loreline.chunks")])]),
+            Overview([FINE], {}, builds=[build(failures=[failure("model.loreline.chunks")])]),
             "1 failure in the last build: chunks",
             "loreline build",
         ),
         (
-            Overview([FINE], builds=[build(selection="a b+", ended_at=None, failures=None)]),
+            Overview([FINE], {}, builds=[build(selection="a b+", ended_at=None, failures=None)]),
             "the last build has no end",
             "loreline build --select a b+",
         ),
         (
-            Overview([FINE], unread=["raw_a.x", "raw_a.y", "raw_a.z", "raw_b.x"]),
+            Overview([FINE], {}, unread=["raw_a.x", "raw_a.y", "raw_a.z", "raw_b.x"]),
             "landed, but not built: raw_a.x, raw_a.y, raw_a.z and 1 more",
             "loreline build",
         ),
         (
-            Overview([FINE], collections=[Collection("c", True, 1_000, 999)]),
+            Overview([FINE], {}, collections=[Collection("c", True, 1_000, 999)]),
             "c serves 999 chunks, not 1,000",
             "loreline contents",
         ),
         (
-            Overview([FINE], fragmented=2),
+            Overview([FINE], {}, fragmented=2),
             "2 tables in many small files",
             "loreline maintain",
         ),
