@@ -4,8 +4,9 @@ same."""
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
+import psycopg
 from psycopg.sql import SQL, Identifier
 
 from dlt_sources.landing import Landing
@@ -22,7 +23,9 @@ def recorded(landing: Landing) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        _record(landing, str(error) or type(error).__name__)
+        # Where Postgres itself failed, that is what is to be said.
+        with suppress(psycopg.Error):
+            _record(landing, str(error) or type(error).__name__)
         raise
     _record(landing, None)
 

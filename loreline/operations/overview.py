@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 from psycopg.sql import SQL, Identifier
 
+from loreline.errors import LorelineError
 from loreline.operations import builds, freshness
 from loreline.operations.builds import Build
 from loreline.operations.freshness import Freshness, State
@@ -98,16 +99,26 @@ def overview(settings: Settings) -> Overview:
     Raises:
         LorelineError: one does not answer, or Postgres holds another schema.
     """
+    import duckdb
+
     from loreline.lake.duck import connect as connect_lake
 
     settings.require_stores()
     check_schema(settings)
     reader = settings.as_reader()
     with connect(reader) as postgres, connect_lake(reader) as lake:
+        try:
+            documents = _documents(lake, settings)
+            collections = _collections(postgres, lake, settings)
+        except duckdb.Error as error:
+            cause = next(iter(str(error).splitlines()), "")
+            raise LorelineError(
+                f"the lake cannot be read ({cause})", "`loreline doctor` says more"
+            ) from error
         return Overview(
             sources=_sources(postgres, settings),
-            documents=_documents(lake, settings),
-            collections=_collections(postgres, lake, settings),
+            documents=documents,
+            collections=collections,
             builds=builds.last(postgres, settings),
             unread=_unread(postgres, settings),
             fragmented=_fragmented(postgres, settings),
