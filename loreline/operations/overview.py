@@ -24,8 +24,8 @@ from loreline.settings import Settings
 if TYPE_CHECKING:
     import duckdb
 
-# So many appends to a table since its last compaction have left as many small files.
-APPENDS_WORTH_COMPACTING = 50
+# So many writes to a table since its last compaction have left at least as many small files.
+WRITES_WORTH_COMPACTING = 50
 NAMES_SHOWN = 3
 
 
@@ -82,7 +82,7 @@ class Overview:
         collections: the default one first; None where the manifest was never built.
         builds: the last one, and the last one of everything where that is another.
         unread: raw tables with rows that no model has read yet.
-        fragmented: tables that many appends have left in small files.
+        fragmented: tables that many writes have left in small files.
     """
 
     sources: list[Source] = field(default_factory=list)
@@ -280,7 +280,7 @@ def _unread(connection: psycopg.Connection[Any], settings: Settings) -> list[str
 
 
 def _fragmented(connection: psycopg.Connection[Any], settings: Settings) -> int:
-    """How many tables were appended to many times since they were compacted last."""
+    """How many tables were written to many times since they were compacted last."""
     query = SQL(
         "with compacted as ("
         " select table_name, max(committed_at) as at from {commits}"
@@ -288,12 +288,12 @@ def _fragmented(connection: psycopg.Connection[Any], settings: Settings) -> int:
         " grown as ("
         " select commits.table_name from {commits} as commits"
         " left join compacted on commits.table_name = compacted.table_name"
-        " where commits.operation = 'append'"
+        " where commits.operation not in ('compact', 'overwrite')"
         " and commits.committed_at > coalesce(compacted.at, '-infinity')"
         " group by commits.table_name having count(*) >= %s)"
         " select count(*) from grown"
     ).format(commits=_table(settings, "commits"))
-    ((count,),) = connection.execute(query, [APPENDS_WORTH_COMPACTING]).fetchall()
+    ((count,),) = connection.execute(query, [WRITES_WORTH_COMPACTING]).fetchall()
     return count
 
 
