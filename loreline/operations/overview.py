@@ -280,16 +280,16 @@ def _unread(connection: psycopg.Connection[Any], settings: Settings) -> list[str
 
 
 def _fragmented(connection: psycopg.Connection[Any], settings: Settings) -> int:
-    """How many tables were written to many times since they were compacted last."""
+    """How many tables were written to many times since all was rewritten."""
     query = SQL(
-        "with compacted as ("
+        "with rewritten as ("
         " select table_name, max(committed_at) as at from {commits}"
-        " where operation = 'compact' group by table_name),"
+        " where operation in ('compact', 'overwrite') group by table_name),"
         " grown as ("
         " select commits.table_name from {commits} as commits"
-        " left join compacted on commits.table_name = compacted.table_name"
+        " left join rewritten on commits.table_name = rewritten.table_name"
         " where commits.operation not in ('compact', 'overwrite')"
-        " and commits.committed_at > coalesce(compacted.at, '-infinity')"
+        " and commits.committed_at > coalesce(rewritten.at, '-infinity')"
         " group by commits.table_name having count(*) >= %s)"
         " select count(*) from grown"
     ).format(commits=_table(settings, "commits"))
