@@ -47,6 +47,7 @@ CONTRACT = "contract: "
 NEVER_ALONE = {
     "missing_children": "a page needs its blocks, which another export may bring with it",
     "missing_page": "blocks need their page, which another export may bring with them",
+    "missing_nodes": "it needs the rest of its list, which another export may bring with it",
     "record_too_large": "it is a piece of a record that is too large",
     "broken_archive": "it is what is left of a file that breaks off",
 }
