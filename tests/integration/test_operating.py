@@ -208,8 +208,8 @@ def test_a_source_without_news_was_looked_at_all_the_same(
     code, out, _ = run("freshness", "--check")
     assert code == 1
     assert "gateway: the last load failed: nothing is at" in out
-    (needed,) = json.loads(run("status", "--json")[1])["attention"]
-    assert needed["command"] == "loreline ingest gateway"
+    needed = json.loads(run("status", "--json")[1])["attention"]
+    assert [each["command"] for each in needed] == ["loreline ingest gateway", "loreline build"]
     load(settings, "gateway", inputs)
     assert rows(settings, "select error from {}.source_loads") == [(None,)]
 
