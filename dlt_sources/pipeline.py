@@ -26,8 +26,8 @@ from dlt_sources.inputs import fingerprint, remember, was_landed
 from dlt_sources.judge import judge
 from dlt_sources.landing import Landing, LoadSummary, raw_resource
 from dlt_sources.linear import linear
-from dlt_sources.log_files import log_files
 from dlt_sources.loads import recorded
+from dlt_sources.log_files import log_files
 from dlt_sources.notion import notion
 from dlt_sources.review import review
 from dlt_sources.slack import slack
