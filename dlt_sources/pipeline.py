@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from dlt_sources.json_files import told_complete
 from dlt_sources.judge import judge
 from dlt_sources.landing import Landing, LoadSummary, raw_resource
 from dlt_sources.linear import linear
+from dlt_sources.loads import recorded
 from dlt_sources.log_files import log_files
 from dlt_sources.notion import notion
 from dlt_sources.review import review
@@ -97,7 +98,10 @@ def load(
         )
     started = time.monotonic()
     landed_by = "file" if location else "api"
-    with Landing(settings, source, landed_by=landed_by, progress=progress) as landing:
+    with (
+        Landing(settings, source, landed_by=landed_by, progress=progress) as landing,
+        recorded(landing),
+    ):
         summary = landing.summary
 
         def committed(commit: Commit) -> None:
@@ -127,18 +131,32 @@ def load(
     return summary
 
 
+def land_tables(landing: Landing, tables: Iterable[tuple[str, pa.Table]]) -> None:
+    """Land tables, each with the name of its resource, as one package; first what is left to do."""
+    pipeline = _pipeline(landing.settings, landing.namespace, lambda commit: None)
+    _run(pipeline)
+    named = (dlt.mark.with_table_name(table, name) for name, table in tables)
+    _run(pipeline, raw_resource(named, "raw_rows"))
+
+
+def read_whole(source: DltSource) -> tuple[list[tuple[str, pa.Table]], LorelineError | None]:
+    """All tables of a small input, each with its resource; and what ended the reading early."""
+    rows = _Rows(source)
+    return list(rows.tables), rows.error
+
+
 class _Rows:
     """The tables of all resources of a source, cut into packages of bounded size."""
 
     def __init__(self, source: DltSource) -> None:
         self.resources = list(source.selected_resources)
         self.error: LorelineError | None = None
-        self._tables = self._read(source)
+        self.tables = self._read(source)
         self._next: tuple[str, pa.Table] | None = None
 
     def package(self) -> Any | None:
         """The next package as a dlt resource; None when all was read."""
-        self._next = next(self._tables, None)
+        self._next = next(self.tables, None)
         if self._next is None:
             return None
         return raw_resource(self._take(), "raw_rows")
@@ -151,7 +169,7 @@ class _Rows:
             size += table.nbytes
             if size >= PACKAGE_BYTES:
                 return
-            self._next = next(self._tables, None)
+            self._next = next(self.tables, None)
 
     def _read(self, source: DltSource) -> Iterator[tuple[str, pa.Table]]:
         """What fails half-way ends the reading, and is raised once the rest is landed."""

@@ -47,7 +47,14 @@ class Reject:
 
 
 class Quarantine:
-    """Collects what one load sets aside and writes it to Postgres in batches."""
+    """Collects what one load sets aside and writes it to Postgres in batches.
+
+    What somebody has dropped before is counted, and not set aside again.
+
+    Attributes:
+        counts: rejected input by reason.
+        observed_at: when the load's input was observed: when a reject was, which does not say so.
+    """
 
     def __init__(
         self,
@@ -60,13 +67,16 @@ class Quarantine:
         self.connection = connection
         self.objects = objects
         self.counts: Counter[str] = Counter()
+        self.observed_at: datetime | None = None
         self._rows: list[tuple[str | datetime | None, ...]] = []
+        schema = f"{settings.prefix}operations"
         self._insert = SQL(
             "insert into {} (fingerprint, source, resource, external_id, reason, detail, payload,"
             " payload_uri, origin, observed_at, source_updated_at)"
-            " values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"
+            " select %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s"
+            " where not exists (select from {} where fingerprint = %s and outcome = 'dropped')"
             " on conflict (fingerprint) do nothing"
-        ).format(Identifier(f"{settings.prefix}operations", "quarantine"))
+        ).format(Identifier(schema, "quarantine"), Identifier(schema, "quarantine_log"))
 
     def add(self, reject: Reject, resource: str = "") -> None:
         """Set one piece of input aside; `resource` names its table unless the reject does."""
@@ -89,8 +99,9 @@ class Quarantine:
                 text,
                 uri,
                 _storable(reject.origin),
-                reject.observed_at,
+                reject.observed_at or self.observed_at,
                 reject.source_updated_at,
+                fingerprint.hexdigest(),
             )
         )
         if len(self._rows) >= _FLUSH_ROWS:
@@ -115,4 +126,5 @@ class Quarantine:
 
 
 def _storable(text: str) -> str:
+    """Text as Postgres can hold it."""
     return text.replace("\0", "\\0").encode(errors="replace").decode()

@@ -37,6 +37,7 @@ from loreline.lake.materialize import (
 )
 from loreline.lake.raw import ensure_raw_tables
 from loreline.lake.sql_functions import register
+from loreline.operations import builds
 from loreline.postgres import connect
 from loreline.settings import Settings
 
@@ -81,6 +82,13 @@ class Plugin(BasePlugin):
         request = target_config.config
         if request["step"] == "ensure_raw":
             ensure_raw_tables(self.settings, request["names"])
+            return
+        if request["step"] == "build_begun":
+            build = (request["invocation_id"], request["command"], request["selection"])
+            builds.begun(self.settings, *build)
+            return
+        if request["step"] == "build_ended":
+            builds.ended(self.settings, request["invocation_id"], request["results"])
             return
         if request["step"] == "require_upstream":
             self._require(request["reads"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
@@ -26,6 +27,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from loreline.cli.progress import progress as lines
 from loreline.errors import LorelineError
 from loreline.serving.fingerprints import HALFVEC_LIMIT, halfvec_sha256, vector_sha256
 from loreline.settings import Settings
@@ -346,15 +348,23 @@ class RateColumn(ProgressColumn):
 
 @contextmanager
 def _progress(progress: Advance | None, total: int | None) -> Iterator[Advance]:
-    """The callback, or a bar with rate and time left where there is a terminal to draw on."""
+    """The callback, or a bar with rate and time left on a terminal, else now and then a line."""
     if progress:
         yield progress
         return
 
     console = Console(stderr=True)
+    if not console.is_terminal:
+        with lines("embedding") as told:
+            done = Counter[str]()
+
+            def advance(texts: int) -> None:
+                done["texts"] += texts
+                told(f"{done['texts']:,}" + (f" of {total:,}" if total else "") + " texts")
+
+            yield advance
+        return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), RateColumn())
-    with Progress(
-        *columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal
-    ) as bar:
+    with Progress(*columns, TimeRemainingColumn(), console=console) as bar:
         task = bar.add_task("embedding", total=total)
         yield lambda texts: bar.advance(task, texts)

@@ -37,6 +37,7 @@ def evaluation(
     files = input_files(Path(location), "*.jsonl", "*.jsonl.gz", "*.json")
     seen_at = observed_at or observation_time(Path(location), files)
     landing = landing or Landing.begin("evaluation")
+    landing.quarantine.observed_at = seen_at
     return raw_resource(landing.rows(ITEMS, items(files, seen_at)), ITEMS.name)
 
 

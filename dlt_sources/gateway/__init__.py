@@ -48,6 +48,7 @@ def gateway(
     files = input_files(Path(location), "*.jsonl", "*.jsonl.gz")
     seen_at = observed_at or observation_time(Path(location), files)
     landing = landing or Landing.begin("gateway")
+    landing.quarantine.observed_at = seen_at
     return raw_resource(landing.rows(EVENTS, events(files, seen_at)), EVENTS.name)
 
 

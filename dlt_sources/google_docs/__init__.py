@@ -46,6 +46,7 @@ def google_docs(
     files = input_files(Path(location), "*.json", "*.jsonl", "*.jsonl.gz")
     found = Objects(files, observed_at or observation_time(Path(location), files))
     landing = landing or Landing.begin("google_docs")
+    landing.quarantine.observed_at = found.observed_at
     is_complete = told_complete(Path(location)) is True
 
     def rows(

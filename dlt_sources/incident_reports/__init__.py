@@ -47,6 +47,7 @@ def incident_reports(
     files = input_files(place, "*.md")
     seen_at = observed_at or observation_time(place, files)
     landing = landing or Landing.begin("incident_reports")
+    landing.quarantine.observed_at = seen_at
     tables = _reports(landing, files, seen_at, _is_complete(place), max_deleted_share)
     return raw_resource(tables, REPORTS.name)
 

@@ -42,6 +42,7 @@ def linear(
     files = input_files(place, "*.json", "*.jsonl", "*.jsonl.gz")
     seen_at = observed_at or observation_time(place, files)
     landing = landing or Landing.begin("linear")
+    landing.quarantine.observed_at = seen_at
     stage = Stage(files, landing.folder / "linear.sqlite", seen_at)
     told = place / EXPORT_FILE
     share = max_deleted_share if told.is_file() and is_complete(told.read_bytes(), False) else None

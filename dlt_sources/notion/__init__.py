@@ -52,6 +52,7 @@ def notion(
             raise
         files = []
     seen_at = observed_at or (observation_time(location, files) if files else None)
+    landing.quarantine.observed_at = seen_at or (export and export.observed_at)
     observed: dict[str, Iterable[Observation | Reject]] = {}
     if files and seen_at:
         stage = Stage(files, landing.folder / "notion.sqlite", seen_at)

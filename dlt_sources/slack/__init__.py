@@ -46,6 +46,7 @@ def slack(
     export = Export(Path(location))
     found = Conversations(export, observed_at or export.observed_at())
     landing = landing or Landing.begin("slack")
+    landing.quarantine.observed_at = found.observed_at
     landing.is_complete = landing.is_complete and export.is_complete()
     return [
         raw_resource(landing.rows(CHANNELS, found.channels()), CHANNELS.name),

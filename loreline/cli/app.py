@@ -14,10 +14,13 @@ from loreline.cli.contracts import contracts
 from loreline.cli.conversations import diff, node, sessions, tree
 from loreline.cli.coverage import coverage
 from loreline.cli.datasets import dataset, datasets, freeze
+from loreline.cli.freshness import freshness
+from loreline.cli.health import health
 from loreline.cli.history import history
 from loreline.cli.ingest import ingest
 from loreline.cli.judge import judge
 from loreline.cli.maintain import maintain
+from loreline.cli.quarantine import quarantine
 from loreline.cli.replay import replay
 from loreline.cli.review import review
 from loreline.cli.reviewer import reviewer
@@ -26,6 +29,7 @@ from loreline.cli.search import search
 from loreline.cli.serve import serve
 from loreline.cli.session import session
 from loreline.cli.sql import sql
+from loreline.cli.status import status
 
 STACK = "Stack"
 LOAD = "Load and build"
@@ -62,7 +66,7 @@ def root(
     """Nothing but options that stand before a command."""
 
 
-for command in (stack.up, stack.down, stack.status, stack.env):
+for command in (stack.up, stack.down, status, stack.env):
     app.command(rich_help_panel=STACK)(command)
 app.command(rich_help_panel=LOAD)(ingest)
 app.command(
@@ -84,5 +88,6 @@ app.command(rich_help_panel=JUDGE)(judge)
 for command in (freeze, datasets):
     app.command(rich_help_panel=LEARN)(command)
 app.add_typer(dataset, name="dataset", rich_help_panel=LEARN)
-for command in (stack.doctor, maintain, stack.upgrade):
+app.add_typer(quarantine, name="quarantine", rich_help_panel=CARE)
+for command in (freshness, health, maintain, stack.doctor, stack.upgrade):
     app.command(rich_help_panel=CARE)(command)

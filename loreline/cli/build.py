@@ -6,7 +6,7 @@ import dataclasses
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
@@ -17,6 +17,7 @@ import typer
 
 from loreline.cli.options import Json
 from loreline.cli.output import is_interactive, print_json, print_table, say
+from loreline.cli.progress import progress
 from loreline.cli.text import visible_in_color
 from loreline.errors import LorelineError
 
@@ -118,6 +119,7 @@ def run(
         LorelineError: the stores are not there, or hold another schema; the arguments are wrong.
     """
     from loreline.lake.catalog import load_catalog
+    from loreline.operations import builds
     from loreline.postgres import check_schema
 
     started = time.monotonic()
@@ -125,7 +127,16 @@ def run(
     # What is wrong with the stores is said here in one line; dbt would wrap it into its own.
     load_catalog(settings)
     check_schema(settings)
-    invocation, exit_code = _dbt(dbt_arguments(arguments), settings, show, debug=debug)
+    complete = dbt_arguments(arguments)
+    if show is Show.problems:
+        with progress("building", in_place=False) as told:
+            invocation, exit_code = _dbt(complete, settings, show, debug=debug, told=told)
+    else:
+        invocation, exit_code = _dbt(complete, settings, show, debug=debug)
+    if invocation and exit_code:
+        # Where it failed before the first node, dbt runs nothing at its end that would say so.
+        failure = {"node": "", "status": "error", "message": "it failed before it built anything"}
+        builds.ended(settings, invocation, [failure])
     seconds = time.monotonic() - started
     commits = list(_commits(settings, invocation)) if invocation else []
     return BuildSummary(invocation, exit_code, seconds, commits)
@@ -249,14 +260,19 @@ def _value(arguments: Sequence[str], *options: str) -> str | None:
 class _DbtLog:
     """What dbt says, without its time stamps and stack traces; it remembers the invocation's id."""
 
-    def __init__(self, show: Show, *, debug: bool) -> None:
+    def __init__(
+        self, show: Show, *, debug: bool, told: Callable[[str], None] | None = None
+    ) -> None:
         self.invocation_id = ""
+        self._told = told
         self._show = show
         self._debug = debug
         self._stream = sys.stderr if show is Show.problems else sys.stdout
 
     def __call__(self, event: EventMsg) -> None:
         self.invocation_id = self.invocation_id or event.info.invocation_id
+        if self._told and event.info.name == "LogStartLine":
+            self._told(f"{event.data.index} of {event.data.total}, {event.data.description}")
         if self._is_wanted(event) and (self._debug or not self._is_noise(event)):
             # One write a line: dbt's threads talk at once.
             self._stream.write(visible_in_color(event.info.msg) + "\n")
@@ -278,12 +294,19 @@ class _DbtLog:
         return event.info.name == "MainStackTrace"
 
 
-def _dbt(arguments: list[str], settings: Settings, show: Show, *, debug: bool) -> tuple[str, int]:
+def _dbt(
+    arguments: list[str],
+    settings: Settings,
+    show: Show,
+    *,
+    debug: bool,
+    told: Callable[[str], None] | None = None,
+) -> tuple[str, int]:
     """Run dbt in this process; its invocation id (empty if it never began) and exit code."""
     from dbt.cli.exceptions import DbtUsageException
     from dbt.cli.main import dbtRunner
 
-    log = _DbtLog(show, debug=debug)
+    log = _DbtLog(show, debug=debug, told=told)
     with _environment(settings):
         result = dbtRunner(callbacks=[log]).invoke(["--log-level", "none", *arguments])
     error = result.exception

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from decimal import Decimal
@@ -9,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from loreline.cli.output import is_interactive, say
+from loreline.cli.output import say
+from loreline.cli.progress import progress as lines
 from loreline.cli.text import one_line, shortened
 from loreline.errors import LorelineError
 
@@ -78,9 +80,10 @@ def endpoint(settings: Settings) -> Endpoint:
 
 @contextmanager
 def progress(what: str, calls: int) -> Iterator[Callable[[Outcome], None]]:
-    """A bar, where a person watches."""
-    if not is_interactive():
-        yield lambda outcome: None
+    """A bar, where a person watches, else now and then a line."""
+    if not sys.stderr.isatty():
+        with lines(what) as told:
+            yield lambda outcome: told(f"{outcome.calls.total():,} of {calls:,} calls")
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn

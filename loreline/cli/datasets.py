@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from loreline.cli.options import Json
-from loreline.cli.output import is_interactive, print_json, print_table, say, warn
+from loreline.cli.output import print_json, print_table, say
+from loreline.cli.progress import progress
 from loreline.errors import LorelineError
 
 if TYPE_CHECKING:
@@ -205,12 +206,13 @@ def _freeze(settings: Settings, request: Any, exports: Path, project: Path, as_j
     from loreline.datasets.registry import check_name
 
     check_free(exports / check_name(request.name))
-    frozen = freeze(
-        settings,
-        request,
-        describe=lambda model: description(project, model),
-        progress=_progress,
-    )
+    with progress(f"freezing {request.name}") as told:
+        frozen = freeze(
+            settings,
+            request,
+            describe=lambda model: description(project, model),
+            progress=told,
+        )
     target = export_files(settings, frozen, exports)
     if as_json:
         print_json(frozen.facts() | {"folder": str(target)})
@@ -223,7 +225,8 @@ def _verify(settings: Settings, name: str, as_json: bool) -> None:
     from loreline.datasets import registry
     from loreline.datasets.verify import verify
 
-    found = verify(settings, registry.find(settings, name), _progress)
+    with progress(f"verifying {name}") as told:
+        found = verify(settings, registry.find(settings, name), told)
     if as_json:
         print_json(asdict(found) | {"is_equal": found.is_equal})
     else:
@@ -245,7 +248,8 @@ def _rebuild(settings: Settings, name: str, project: Path, as_json: bool) -> Non
     from loreline.datasets.rebuild import rebuild
 
     frozen = registry.find(settings, name)
-    models = rebuild(settings, frozen, project=project, progress=_progress)
+    with progress(f"rebuilding {name}") as told:
+        models = rebuild(settings, frozen, project=project, progress=told)
     is_equal = all(model.is_equal for model in models)
     if as_json:
         print_json({"models": [asdict(model) for model in models], "is_equal": is_equal})
@@ -301,8 +305,3 @@ def _answer(facts: dict[str, Any], text: str, as_json: bool) -> None:
         print_json(facts)
     else:
         say(text)
-
-
-def _progress(line: str) -> None:
-    if is_interactive():
-        warn(line)

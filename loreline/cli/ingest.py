@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -15,7 +14,8 @@ import typer
 
 from loreline.cli.instants import instant
 from loreline.cli.options import Json
-from loreline.cli.output import is_interactive, print_json, print_table, say, warn
+from loreline.cli.output import print_json, print_table, say, warn
+from loreline.cli.progress import progress
 from loreline.cli.text import one_line
 from loreline.errors import LorelineError
 
@@ -97,7 +97,7 @@ def ingest(
     if as_json:
         print_json([_record(outcome) for outcome in outcomes])
     else:
-        print_outcomes(settings, outcomes)
+        print_outcomes(outcomes)
     failed = [outcome for outcome in outcomes if outcome.error]
     for outcome in failed:
         warn(f"loreline: {outcome.load.source}: {one_line(str(outcome.error))}")
@@ -163,14 +163,14 @@ def run(
     check_schema(settings)
     outcomes = []
     for each in loads:
-        with _progress(each.source) as progress:
+        with progress(each.source) as told:
             try:
                 summary = load(
                     settings,
                     each.source,
                     each.location,
                     observed_at=observed_at,
-                    progress=progress,
+                    progress=told,
                     again=again,
                 )
                 outcomes.append(Outcome(each, summary))
@@ -179,7 +179,7 @@ def run(
     return outcomes
 
 
-def print_outcomes(settings: Settings, outcomes: Sequence[Outcome]) -> None:
+def print_outcomes(outcomes: Sequence[Outcome]) -> None:
     """Tables of what landed, and of what was set aside and why."""
     loaded = [outcome.summary for outcome in outcomes if outcome.summary]
     rows = [
@@ -207,8 +207,7 @@ def print_outcomes(settings: Settings, outcomes: Sequence[Outcome]) -> None:
     if set_aside:
         say()
         print_table(["source", "set aside because of", "inputs"], set_aside)
-        table = f"pg.{settings.prefix}operations.quarantine"
-        say(f'Look at them: loreline sql "from {table}"')
+        say("Look at them: loreline quarantine list")
     for summary in loaded:
         for kind, count in summary.passed_over.items():
             if count:
@@ -255,21 +254,6 @@ def _sample_loads(sources: Sequence[str], day: Day) -> list[Load]:
 
 def _has_files(place: Path) -> bool:
     return place.is_dir() and any(place.iterdir())
-
-
-@contextmanager
-def _progress(source: str) -> Iterator[Callable[[str], None] | None]:
-    """A line that changes while a source is landed, where a person watches."""
-    if not is_interactive():
-        yield None
-        return
-    from rich.console import Console
-    from rich.markup import escape
-
-    from loreline.cli.text import visible
-
-    with Console(stderr=True).status(f"{source}: reading") as status:
-        yield lambda line: status.update(f"{source}: {escape(visible(line))}")
 
 
 def _record(outcome: Outcome) -> dict[str, Any]:

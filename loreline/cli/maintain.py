@@ -10,6 +10,7 @@ import typer
 from loreline.cli.history import resolve
 from loreline.cli.options import Json
 from loreline.cli.output import print_json, say
+from loreline.cli.progress import progress
 
 if TYPE_CHECKING:
     from loreline.lake.maintenance import Action
@@ -31,6 +32,7 @@ def maintain(
     """
     from loreline.lake.catalog import load_catalog
     from loreline.lake.maintenance import maintain as maintain_lake
+    from loreline.operations.health import measure
     from loreline.settings import Settings
 
     settings = Settings.load()
@@ -41,7 +43,10 @@ def maintain(
         if not as_json:
             say(str(action))
 
-    actions = maintain_lake(settings, dry_run=dry_run, tables=names, progress=show)
+    with progress("maintaining") as told:
+        actions = maintain_lake(settings, dry_run=dry_run, tables=names, progress=show, began=told)
+        if not dry_run:
+            measure(settings, names, progress=told)
     if as_json:
         print_json([asdict(action) for action in actions])
     elif not actions:

@@ -79,7 +79,7 @@ def land(settings: Settings) -> None:
         say("The sample workspace is landed already.")
         return
     outcomes = ingest.run(settings, loads)
-    ingest.print_outcomes(settings, outcomes)
+    ingest.print_outcomes(outcomes)
     for outcome in outcomes:
         if outcome.error:
             raise outcome.error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from types import ModuleType
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -29,10 +30,10 @@ def up(as_json: Json = False) -> None:
 
     services = _lifecycle().up(Settings.load().home)
     if as_json:
-        print_json([_record(service) for service in services])
+        print_json([record(service) for service in services])
         return
-    _print_services(services)
-    _warn_of_other_addresses(Settings.load())
+    print_services(services)
+    warn_of_other_addresses(Settings.load())
 
 
 def down(as_json: Json = False) -> None:
@@ -47,24 +48,6 @@ def down(as_json: Json = False) -> None:
         say(f"Stopped {' and '.join(stopped)}. The data stay in {settings.home}.")
     else:
         say("Nothing was running.")
-
-
-def status(as_json: Json = False) -> None:
-    """Show what runs, and where.
-
-    Exit code 1 when something does not run.
-    """
-    from loreline.settings import Settings
-
-    settings = Settings.load()
-    services = _lifecycle().status(settings.home)
-    if as_json:
-        print_json([_record(service) for service in services])
-    else:
-        _print_services(services)
-        _warn_of_other_addresses(settings)
-    if not all(service.ready for service in services):
-        raise typer.Exit(1)
 
 
 def env(
@@ -135,7 +118,23 @@ def _lifecycle() -> ModuleType:
     return lifecycle
 
 
-def _record(service: ServiceStatus) -> dict[str, Any]:
+def services(settings: Settings) -> list[ServiceStatus]:
+    """The services of the local stack, as they are now."""
+    return _lifecycle().status(settings.home)
+
+
+def is_elsewhere(settings: Settings) -> bool:
+    """Whether each store has an address, none of which the local stack stands for."""
+    names = ("LORELINE_CATALOG_URI", "LORELINE_S3_ENDPOINT", "LORELINE_POSTGRES_URL")
+    # Read as it is: whoever has all stores elsewhere need not have installed the stack.
+    file = settings.home / "stack.json"
+    remembered = json.loads(file.read_text())["variables"] if file.exists() else {}
+    in_use = settings.environment()
+    return all(in_use.get(name) and in_use[name] != remembered.get(name) for name in names)
+
+
+def record(service: ServiceStatus) -> dict[str, Any]:
+    """A service as JSON."""
     return {
         "name": service.name,
         "ready": service.ready,
@@ -145,7 +144,8 @@ def _record(service: ServiceStatus) -> dict[str, Any]:
     }
 
 
-def _print_services(services: list[ServiceStatus]) -> None:
+def print_services(services: list[ServiceStatus]) -> None:
+    """A table of the services, and where to look where one does not answer."""
     rows = [[s.name, _state(s), s.pid, _addresses(s)] for s in services]
     print_table(["service", "state", "pid", "listens on 127.0.0.1"], rows)
     if broken := [s for s in services if not s.ready and s.pid is not None]:
@@ -163,7 +163,7 @@ def _addresses(service: ServiceStatus) -> str:
     return ", ".join(f"{label} :{port}" for label, port in known if port)
 
 
-def _warn_of_other_addresses(settings: Settings) -> None:
+def warn_of_other_addresses(settings: Settings) -> None:
     """Say so when the environment outranks the stack, so that nobody looks at the wrong one."""
     from loreline.stack.state import StackState
 

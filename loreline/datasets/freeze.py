@@ -31,6 +31,7 @@ from loreline.datasets.exports import Source
 from loreline.datasets.registry import FrozenDataset, Upstream
 from loreline.errors import LorelineError
 from loreline.lake import duck
+from loreline.operations.account import who
 from loreline.settings import Settings
 
 CARD = "README.md"
@@ -138,7 +139,7 @@ def _prepared(
             code_version=registry.code_version(code.commit, is_clean=code.is_clean),
             mlflow_run_id="",
             frozen_at=registry.now(),
-            frozen_by=registry.who(),
+            frozen_by=who(),
         )
         described = describe(table.rsplit(".", 1)[-1])
         (folder / CARD).write_text(card(frozen, counted(source, upstream), described))

@@ -6,7 +6,6 @@ latest row of a name says what it is now.
 
 from __future__ import annotations
 
-import getpass
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,6 +21,7 @@ from loreline.datasets.exports import ExportedFile
 from loreline.errors import LorelineError
 from loreline.lake.catalog import find_table, load_catalog
 from loreline.lake.commits import Writer, append
+from loreline.operations.account import who
 from loreline.postgres import connect
 from loreline.settings import Settings
 
@@ -190,14 +190,6 @@ def freezing(settings: Settings) -> Iterator[None]:
 def now() -> datetime:
     """The time in UTC, without saying so, as the lake keeps times."""
     return datetime.now(UTC).replace(tzinfo=None)
-
-
-def who() -> str:
-    """The name of the account that runs this."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return "unknown"
 
 
 def code_version(commit: str, *, is_clean: bool) -> str:

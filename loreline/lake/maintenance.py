@@ -78,6 +78,7 @@ def maintain(
     now: datetime | None = None,
     orphan_age: timedelta = ORPHAN_AGE,
     progress: Callable[[Action], None] | None = None,
+    began: Callable[[str], None] | None = None,
 ) -> list[Action]:
     """Compact, expire and clean up the tables that this target has written.
 
@@ -89,12 +90,13 @@ def maintain(
         orphan_age: files that nothing refers to are kept until they are this old. A write that
             takes longer from its first file to its commit would lose files.
         progress: called with each action when it is done.
+        began: told in a line which table's turn it is.
 
     Raises:
         LorelineError: a table could not be maintained; the others were.
     """
     now = now or datetime.now(UTC)
-    cutoff = now - max(timedelta(days=float(settings.snapshot_days)), READER_GRACE)
+    cutoff = oldest_kept(settings, now)
     steps: list[Callable[[str], Action | None]] = [
         lambda name: _compact(settings, name, dry_run),
         lambda name: _expire(settings, name, cutoff, dry_run),
@@ -102,7 +104,10 @@ def maintain(
     ]
     actions: list[Action] = []
     failures: dict[str, Exception] = {}
-    for name in _names(settings, tables):
+    names = written_tables(settings, tables)
+    for number, name in enumerate(names, start=1):
+        if began:
+            began(f"{name}, {number} of {len(names)}")
         try:
             for step in steps:
                 if action := step(name):
@@ -138,7 +143,17 @@ def expirable(metadata: TableMetadata, cutoff: datetime) -> list[Snapshot]:
     return [s for s in metadata.snapshots if s.snapshot_id not in kept and s.timestamp_ms < since]
 
 
-def _names(settings: Settings, wanted: Sequence[str] | None) -> list[str]:
+def oldest_kept(settings: Settings, now: datetime) -> datetime:
+    """From when on the lake stays readable as it was."""
+    return now - max(timedelta(days=float(settings.snapshot_days)), READER_GRACE)
+
+
+def written_tables(settings: Settings, wanted: Sequence[str] | None = None) -> list[str]:
+    """`namespace.table` of the tables that this target has written, or of those of them wanted.
+
+    Raises:
+        LorelineError: it has not written one that is wanted.
+    """
     with connect(settings) as connection:
         statement = (
             f"select distinct table_name from {settings.prefix}operations.commits order by 1"

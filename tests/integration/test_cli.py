@@ -389,7 +389,7 @@ def test_ingest_lands_the_good_and_names_the_bad(run: Run, tmp_path: Path) -> No
     assert landed["error"] is None
     code, out, _ = run(*command)
     assert code == 0
-    assert "operations.quarantine" in out
+    assert "loreline quarantine list" in out
     assert out.split("\n")[2].split()[:4] == ["gateway", "0", "0", "1"]
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from loreline.postgres import connect
 from loreline.settings import Settings
 
 
@@ -30,6 +31,16 @@ def build(settings: Settings, tmp_path: Path):
     return call
 
 
+def recorded(settings: Settings) -> list[tuple[str, str, bool, int]]:
+    """Of each run on record: command, selection, whether it has an end, and how many failures."""
+    query = (
+        "select command, selection, ended_at is not null, jsonb_array_length(failures)"
+        f" from {settings.prefix}operations.builds order by started_at"
+    )
+    with connect(settings) as connection:
+        return connection.execute(query).fetchall()
+
+
 def test_a_second_build_changes_nothing(build, settings: Settings) -> None:
     seeds = ("--select", "chunking_strategies", "embedding_models")
     first = build("--json", *seeds)
@@ -46,6 +57,7 @@ def test_a_second_build_changes_nothing(build, settings: Settings) -> None:
     assert shown.returncode == 0
     assert "Nothing changed" in shown.stdout
     assert "\x1b" not in shown.stdout
+    assert recorded(settings) == [("build", " ".join(seeds[1:]), True, 0)] * 3
 
 
 def test_a_failure_is_dbts_exit_code_without_a_stack_trace(build) -> None:
@@ -68,7 +80,7 @@ def test_a_wrong_argument_is_one_line(build, arguments: list[str], said: str) ->
     assert done.stderr.count("\n") == 1
 
 
-def test_what_a_selection_reads_and_was_never_built_is_named(build) -> None:
+def test_what_a_selection_reads_and_was_never_built_is_named(build, settings: Settings) -> None:
     def refusal(*selection: str) -> str:
         refused = build("--select", *selection)
         assert refused.returncode == 2
@@ -87,6 +99,7 @@ def test_what_a_selection_reads_and_was_never_built_is_named(build) -> None:
     assert sorted(command.split()) == ["+chunking_strategies", "+documents", "+embedding_models"]
 
     assert re.search(r" more: run `loreline build` first", refusal("knowledge+"))
+    assert [row[2:] for row in recorded(settings)] == [(True, 1)] * 2
 
     assert build("--select", "+embedding_models").returncode == 0
     done = build("--json", "--select", "embedding_configurations")

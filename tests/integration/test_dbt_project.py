@@ -665,6 +665,7 @@ BREACHES = [
     again("seeds.log_formats"),
     again("seeds.log_levels", "'odd' as level"),
     again("seeds.log_masks"),
+    again("seeds.source_freshness"),
     again("seeds.preference_settings"),
     again("seeds.preference_labellers"),
     again("seeds.label_rules"),

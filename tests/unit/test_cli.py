@@ -117,11 +117,12 @@ def test_ctrl_c_is_code_130_without_a_word(
 
 def test_status_of_a_stack_that_was_never_started(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["status", "--json"]) == 1
-    services = json.loads(capsys.readouterr().out)
-    assert [(s["name"], s["ready"], s["pid"]) for s in services] == [
+    told = json.loads(capsys.readouterr().out)
+    assert [(s["name"], s["ready"], s["pid"]) for s in told["services"]] == [
         ("seaweedfs", False, None),
         ("postgres", False, None),
     ]
+    assert [each["command"] for each in told["attention"]] == ["loreline up"]
     assert main(["status"]) == 1
     assert capsys.readouterr().out.count("stopped") == 2
 
@@ -143,7 +144,16 @@ def test_without_its_packages_it_is_said_how_to_get_a_stack(
 
 @pytest.mark.parametrize(
     "arguments",
-    [["sql", "select 1"], ["history", "documents"], ["build"], ["search", "x"], ["contents"]],
+    [
+        ["sql", "select 1"],
+        ["history", "documents"],
+        ["build"],
+        ["search", "x"],
+        ["contents"],
+        ["freshness"],
+        ["health"],
+        ["quarantine", "list"],
+    ],
 )
 def test_without_stores_it_is_said_how_to_start_them(
     arguments: list[str], capsys: pytest.CaptureFixture[str]

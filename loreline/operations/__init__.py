@@ -1,0 +1,1 @@
+"""Operating a lakehouse: is it alive, whole and tidy, and what needs somebody's attention."""
