@@ -405,6 +405,10 @@ def test_the_sample_is_landed_once(run: Run, settings: Settings, capsys: Any) ->
     assert {line.split()[0] for line in capsys.readouterr().out.splitlines()[3:]} == {
         "evaluation",
         "gateway",
+        "google_docs",
+        "incident_reports",
+        "linear",
+        "log_files",
         "notion",
         "slack",
     }
