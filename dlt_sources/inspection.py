@@ -52,7 +52,9 @@ class Inspection(Landing):
         folder = self._held.enter_context(tempfile.TemporaryDirectory())
         self.folder = Path(folder)
         self.duckdb = self._held.enter_context(duckdb.connect())
-        self.quarantine = SimpleNamespace(add=self._reject, flush=lambda: None)  # type: ignore[assignment]
+        self.quarantine = SimpleNamespace(
+            add=self._reject, flush=lambda: None, counts=self.rejected
+        )  # type: ignore[assignment]
         return self
 
     def rows(
@@ -86,7 +88,9 @@ class Inspection(Landing):
 
     def _judge_volume(self, border: Border) -> None:
         volume = border.contract.volume
-        if not volume or not self.is_complete or not self.settings.postgres_url:
+        if not volume or not self.settings.postgres_url:
+            return
+        if not volume.is_meant_for(self.told_complete):
             return
         with connect(self.settings) as connection:
             median = recent_volume(self.settings, connection, border.contract, volume.loads)
@@ -107,7 +111,7 @@ def inspect(
     from dlt_sources.pipeline import SOURCES
 
     with Inspection(settings, source) as inspection:
-        inspection.is_complete = told_complete(Path(location)) is not False
+        inspection.told_complete = told_complete(Path(location))
         for resource in SOURCES[source](
             location, observed_at, landing=inspection
         ).selected_resources.values():

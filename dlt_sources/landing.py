@@ -110,8 +110,8 @@ class Landing:
         self.summary = LoadSummary(source)
         self.namespace = f"{settings.prefix}raw_{source}"
         self.folder = settings.home / "landing" / self.namespace
-        # Whether the input may show all that there is, so that the number of rows means something.
-        self.is_complete = True
+        # Whether the input says that it shows all that there is; None where it says nothing.
+        self.told_complete: bool | None = None
         self._progress = progress or (lambda line: None)
         self._borders: dict[str, Border] = {}
         self._tables: dict[str, _RawTable] = {}
@@ -203,8 +203,9 @@ class Landing:
     def remember_volumes(self, input_fingerprint: str) -> None:
         """Note how many rows a complete input showed, for the loads to come."""
         for resource, border in self._borders.items():
-            is_told = self.is_complete and border.contract.volume
-            if is_told and border.observed and not self._tables[resource].is_suspect:
+            volume = border.contract.volume
+            is_meant = volume is not None and volume.is_meant_for(self.told_complete)
+            if is_meant and border.observed and not self._tables[resource].is_suspect:
                 remember_volume(
                     self.settings,
                     self.postgres,
@@ -291,7 +292,7 @@ class Landing:
             ContractError: it is, and the contract says to stop.
         """
         contract = border.contract
-        if not self.is_complete or contract.volume is None:
+        if contract.volume is None or not contract.volume.is_meant_for(self.told_complete):
             return False
         median = recent_volume(self.settings, self.postgres, contract, contract.volume.loads)
         # A resource without any observation was not even looked up.

@@ -114,7 +114,10 @@ def load(
             if location is not None and source not in RESUMING_SOURCES
             else None
         )
-        landing.is_complete = location is None or told_complete(Path(location)) is not False
+        if source in RESUMING_SOURCES:
+            landing.told_complete = False
+        elif location is not None:
+            landing.told_complete = told_complete(Path(location))
         if identity and not again and was_landed(landing, identity):
             summary.seconds = time.monotonic() - started
             return summary

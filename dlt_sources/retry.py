@@ -129,7 +129,7 @@ def retry(
         connect(settings, autocommit=True) as connection,
     ):
         # Some inputs are no load of the source: nothing is missing from them.
-        landing.is_complete = False
+        landing.told_complete = False
         base = landing.folder
         landing.quarantine = rejects = _Rejects()  # type: ignore[assignment]
         resources: set[str] = set()

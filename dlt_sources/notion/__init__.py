@@ -10,7 +10,7 @@ from pathlib import Path
 import dlt
 from dlt.extract import DltResource
 
-from dlt_sources.json_files import input_files, observation_time, told_complete
+from dlt_sources.json_files import input_files, observation_time
 from dlt_sources.landing import Landing, raw_resource
 from dlt_sources.notion.export import find_export
 from dlt_sources.notion.settings import TABLES
@@ -42,8 +42,6 @@ def notion(
     """
     location = Path(location)
     landing = landing or Landing.begin("notion")
-    # A few pages by themselves are an input, too.
-    landing.is_complete = told_complete(location) is True
     export = find_export(location, landing.folder, observed_at)
     try:
         files = [] if export and location.is_file() else input_files(location, *_API_FILES)

@@ -47,7 +47,7 @@ def slack(
     found = Conversations(export, observed_at or export.observed_at())
     landing = landing or Landing.begin("slack")
     landing.quarantine.observed_at = found.observed_at
-    landing.is_complete = landing.is_complete and export.is_complete()
+    landing.told_complete = None if export.is_complete() else False
     return [
         raw_resource(landing.rows(CHANNELS, found.channels()), CHANNELS.name),
         raw_resource(landing.rows(USERS, found.users()), USERS.name),

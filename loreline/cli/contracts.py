@@ -149,11 +149,13 @@ def _of_lake(settings: Settings, source: str | None) -> list[Checked]:
 def _of_files(settings: Settings, source: str, location: str, observed_at: Any) -> list[Checked]:
     from dlt_sources import SOURCES, STORED_SOURCES
     from dlt_sources.inspection import inspect
+    from dlt_sources.pipeline import RESUMING_SOURCES
 
-    if source not in SOURCES or source in STORED_SOURCES:
-        known = [name for name in SOURCES if name not in STORED_SOURCES]
+    # What resumes cuts files into rows by what of them is landed.
+    known = [name for name in SOURCES if name not in STORED_SOURCES | RESUMING_SOURCES]
+    if source not in known:
         raise LorelineError(
-            f"no source that is read from files is called {source}", f"there are {', '.join(known)}"
+            f"files of no source called {source} can be checked", f"there are {', '.join(known)}"
         )
     seen = inspect(settings, source, location, observed_at)
     found = [each for findings in seen.findings for each in _rules(findings)]

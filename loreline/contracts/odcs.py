@@ -93,6 +93,7 @@ class Volume:
         most: likewise.
         loads: how many loads are recent.
         ignored_below: a difference of fewer rows is never sudden.
+        needs_word: whether only inputs count whose `export.json` says that they are complete.
         on_breach: what is done with the rows of a load beyond these bounds.
     """
 
@@ -100,7 +101,12 @@ class Volume:
     most: float = float("inf")
     loads: int = 5
     ignored_below: int = 0
+    needs_word: bool = False
     on_breach: str = STOP
+
+    def is_meant_for(self, told_complete: bool | None) -> bool:
+        """Whether an input is judged that says of itself to be complete or not, or nothing."""
+        return told_complete is True if self.needs_word else told_complete is not False
 
     def bounds(self, median: float) -> tuple[float, float]:
         """The fewest and the most rows that are not sudden, after loads of that median."""
@@ -140,7 +146,7 @@ class Contract:
         version: the contract's own.
         fields: what it says of the payload, parents before what is in them.
         other_fields: paths that are known and that nothing reads; one that ends in `.*` stands for
-            all below it.
+            all below it, `*` for all there are.
         open_objects: objects of which no field is described: any may come.
         volume: bounds of the number of rows, if there are any.
         latency_days: how old the newest load may be, if that is agreed.
@@ -182,11 +188,9 @@ class Contract:
     def knows(self, path: Path_) -> bool:
         """Whether a field is described, or noted as known."""
         names = {field.name for field in self.fields} | self.other_fields
-        name = ".".join(path)
-        above = (".".join(path[:n]) for n in range(len(path)))
-        return name in names or any(
-            f"{parent}.*" in names or (parent and parent in self.open_objects) for parent in above
-        )
+        above = [".".join(path[:n]) for n in range(1, len(path))]
+        is_open = any(f"{name}.*" in names or name in self.open_objects for name in above)
+        return is_open or "*" in names or ".".join(path) in names
 
 
 def read(file: Path) -> Contract:
@@ -321,6 +325,7 @@ def _volume(file: Path, rules: Sequence[DataQuality], agreed: str) -> Volume | N
             "most": "most",
             "recentLoads": "loads",
             "ignoredBelow": "ignored_below",
+            "onlyIfComplete": "needs_word",
         }
         if unknown := bounds.keys() - named.keys():
             raise _refused(

@@ -21,11 +21,21 @@ from loreline.settings import PROJECT_ROOT, Settings
 
 STAGING = [*PROJECT_ROOT.glob("models/staging/*/*.sql")]
 CONTRACTS = {contract.name: contract for contract in odcs.contracts(Settings())}
-# What staging reads by functions in Python rather than by paths in SQL, which are named here.
+# What staging reads otherwise than by a path in SQL: by functions in Python, or in a loop.
 IN_PYTHON = {
+    "raw_google_docs.documents": {"tabs", "body"},
+    "raw_incident_reports.reports": {
+        f"fields.{name}"
+        for name in (
+            *("title", "severity", "status", "commander", "url"),
+            *("started_at", "detected_at", "resolved_at", "services", "authors", "tags"),
+        )
+    },
+    "raw_log_files.lines": {"file", "end", "continues", "text"},
     "raw_notion.pages": {
         "page.properties",  # the title
         "blocks",
+        "markdown",
     },
     "raw_slack.messages": {"text", "blocks", "attachments", "files"},
     "raw_gateway.events": {
@@ -52,12 +62,28 @@ IN_READERS = {
     "raw_evaluation.items": {"is_deleted"},
     "raw_review.labels": {"label_id"},
     "raw_judge.judgements": {"judgement_id"},
+    "raw_google_docs.documents": {"documentId"},
+    "raw_google_docs.files": {"id"},
+    "raw_incident_reports.reports": {"file"},
+    "raw_log_files.lines": {"start"},
+    **{
+        f"raw_linear.{table}": {"id"}
+        for table in (
+            *("attachments", "comments", "cycles", "issues", "labels", "projects", "relations"),
+            *("teams", "users"),
+        )
+    },
 }
-# Landed for their history: no model reads them yet.
-UNREAD = {"raw_notion.databases", "raw_notion.data_sources"}
+# Landed for their history or for the source itself: no model reads them yet.
+UNREAD = {
+    *("raw_notion.databases", "raw_notion.data_sources"),
+    *("raw_linear.documents", "raw_linear.history", "raw_log_files.files"),
+}
 
 SOURCE = re.compile(r'source\("(\w+)", "(\w+)"\)')
-PATH = re.compile(r'json_text(?:_list)?\("payload", "\$\.([^"]+)"\)')
+PATH = re.compile(
+    r'(?:json_text|json_text_list|json_field_list)\("(?:source\.)?payload", "\$\.([^"]+)"'
+)
 
 
 def paths_that_staging_reads() -> dict[str, set[str]]:
@@ -72,7 +98,7 @@ def paths_that_staging_reads() -> dict[str, set[str]]:
             assert 'ref("stg_gateway__events")' in text, file
             name = "raw_gateway.events"
         found.setdefault(name, set()).update(
-            re.sub(r"\[\d+\].*", "", path) for path in PATH.findall(text)
+            re.sub(r"\[\d+\].*", "", path) for path in PATH.findall(text) if not path.endswith(".")
         )
     return found
 
