@@ -43,7 +43,7 @@ create table lake.knowledge.documents_current (
 );
 create table lake.knowledge.chunks (
     doc_id text, document_version_id text, config_hash text, text_hash text, text text,
-    token_count bigint
+    context text, token_count bigint
 );
 create table lake.embedding.text_embeddings (
     text_hash text, config_hash text, halfvec_sha256 text
@@ -88,8 +88,8 @@ def add_document(
     """A document of version 2, cut into these texts under k, beside a text of version 1."""
     place = (f"{source}:{name}", f"{name}2", source, name, f"2026-10-0{day}", False, False)
     put(lake, "lake.knowledge.documents_current", place)
-    old = (place[0], f"{name}1", "kc", f"old {name}", "old", 5)
-    rows = [(place[0], f"{name}2", "kc", text, f"text {text}", 10) for text in texts]
+    old = (place[0], f"{name}1", "kc", f"old {name}", "old", None, 5)
+    rows = [(place[0], f"{name}2", "kc", text, f"text {text}", None, 10) for text in texts]
     put(lake, "lake.knowledge.chunks", old, *rows)
 
 
@@ -244,7 +244,7 @@ def test_a_backfill_takes_what_is_neither_embedded_nor_refused_newest_first(lake
     add_document(lake, "a", "a 1", "shared", day=1)
     add_document(lake, "b", "b 1", "shared", "b 2", day=3)
     add_document(lake, "s", "s 1", source="slack", day=2)
-    put(lake, "lake.knowledge.chunks", ("notion:a", "a2", "jc", "a j", "text", 10))
+    put(lake, "lake.knowledge.chunks", ("notion:a", "a2", "jc", "a j", "text", None, 10))
     embed(lake, "ec", "b 2")
     embed(lake, "cc", "b 1")
     put(lake, "pg.operations.quarantine", ("embedding", "old a", "ec", "300 tokens"))
@@ -259,9 +259,10 @@ def test_a_backfill_takes_what_is_neither_embedded_nor_refused_newest_first(lake
 
 def test_a_plan_counts_measures_and_prices(lake, asked) -> None:
     add_document(lake, "a", "a 1", "a 2")
+    lake.execute("update lake.knowledge.chunks set context = 'Plan: ' where text_hash = 'a 1'")
     found = plan(lake, SETTINGS, Part("e", source="notion"))
     assert (found.texts, found.tokens, found.cost) == (2, 20, Decimal("0.00001"))
-    assert sorted(set(asked)) == ["text a 1", "text a 2"]
+    assert sorted(set(asked)) == ["Plan: text a 1", "text a 2"]
     assert found.seconds == found.tokens / found.tokens_per_second
     said = described(found)
     assert said.startswith("2 texts of 20 tokens to embed, about 0:00:01 at ")
