@@ -131,12 +131,11 @@ class Evaluation:
 
 
 class Linear:
-    """Writes relations between issues."""
+    """Writes relations between issues; its reader itself sets aside other types than the schema's."""
 
     table = "relations"
     breaks: ClassVar = {
         "missing key": ({"type": None}, "type is there"),
-        "type change": ({"issue": {"id": 7}}, "issue.id is of type string, not integer"),
         "unseen value": (
             {"type": "sings"},
             "type is one of blocks, duplicate, related, similar, not sings",
@@ -154,12 +153,10 @@ class Linear:
 
 
 class GoogleDocs:
-    """Writes what Drive says of files."""
+    """Writes what Drive says of files; its reader itself sets aside what lacks or is otherwise."""
 
     table = "files"
-    breaks: ClassVar = {
-        "type change": ({"webViewLink": ["x"]}, "webViewLink is of type string, not array")
-    }
+    breaks: ClassVar = {}
 
     @staticmethod
     def record(n, **fields):
@@ -205,6 +202,9 @@ SOURCES = {
 }
 
 
+BROKEN = [source for source, form in SOURCES.items() if form.breaks]
+
+
 def write(folder: Path, name: str, content) -> None:
     (folder / name).parent.mkdir(parents=True, exist_ok=True)
     (folder / name).write_text(json.dumps(content))
@@ -233,7 +233,7 @@ def broken_records(form):
     return records, {f"contract: {kind}": 1 for kind in form.breaks}
 
 
-@pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize("source", BROKEN)
 def test_rows_that_break_a_contract_are_set_aside_and_the_rest_lands(settings, land, source):
     form = SOURCES[source]
     good = [form.record(n) for n in range(3)]
@@ -262,7 +262,7 @@ def test_rows_that_break_a_contract_are_set_aside_and_the_rest_lands(settings, l
     assert (whole.rows, whole.tombstones, whole.broken) == (len(broken), 0, [])
 
 
-@pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize("source", BROKEN)
 def test_a_contract_that_stops_leaves_everything_as_it_was(settings, land, source):
     form = SOURCES[source]
     good = [form.record(n) for n in range(3)]
