@@ -131,7 +131,7 @@ class Evaluation:
 
 
 class Linear:
-    """Writes relations between issues; its reader itself sets aside other types than the schema's."""
+    """Writes relations between issues; its reader itself sets aside what is of another type."""
 
     table = "relations"
     breaks: ClassVar = {
