@@ -25,7 +25,7 @@ def test_one_source_from_a_place() -> None:
 
 def test_the_sample_is_all_sources_that_the_day_holds() -> None:
     everything = choose([], None, Day.day_one, {})
-    assert {load.source for load in everything} == {*("evaluation", "gateway", "notion", "slack")}
+    assert {load.source for load in everything} == {"evaluation", "gateway", "notion", "slack"}
     assert all(Path(load.location).is_dir() for load in everything)
     assert choose([], None, Day.day_three, {}) == [
         Load("notion", str(SAMPLE / "day_three" / "notion"))
