@@ -210,8 +210,9 @@ def _run(pipeline: dlt.Pipeline, package: Any | None = None) -> None:
     if package is None and not pipeline.has_pending_data:
         return
     try:
-        _forget_what_is_normalized(pipeline)
-        if package is not None:
+        if package is None:
+            _forget_what_is_normalized(pipeline)
+        else:
             pipeline.extract(package)
         pipeline.normalize()
         pipeline.load()

@@ -85,7 +85,7 @@ def conversations():
         plain("near", one + " please", long_text("said"), 320),
         # Nobody should learn these.
         plain("secret", f"My key is {KEY}, write to ana@example.com.", LONG + "bo@x.org", 400),
-        plain("known", "What do the bells of the old town ring for at noon in May?", LONG, 410),
+        plain("known", BELLS, LONG, 410),
         # In what the system says, and in what a tool was asked.
         chat(
             "told", [system(BELLS), user(long_text("t"))], assistant(LONG), at=411, session="told"
