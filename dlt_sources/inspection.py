@@ -75,6 +75,9 @@ class Inspection(Landing):
             self._judge_volume(border)
         yield from ()
 
+    def landed_table(self, resource: Resource) -> None:
+        """Nothing is taken for landed: input is judged from its beginning."""
+
     def tombstones(self, *_: object) -> Iterator[pa.Table]:
         """Nothing is concluded from what is absent."""
         yield from ()

@@ -193,6 +193,11 @@ class Landing:
             resource, (Observation(i, None, observed_at, is_deleted=True) for i in absent)
         )
 
+    def landed_table(self, resource: Resource) -> str | None:
+        """The raw table as `duckdb` knows it; None where nothing is landed."""
+        name = f"{self.namespace}.{resource.name}"
+        return f"lake.{name}" if find_table(load_catalog(self.settings), name) else None
+
     def finish(self, resources: Iterable[str]) -> None:
         """Record the load, once its rows are committed: sightings and freshness."""
         for table in self._tables.values():

@@ -19,8 +19,6 @@ from dlt_sources.log_files.blocks import Block
 from dlt_sources.log_files.places import LogFile
 from dlt_sources.log_files.settings import FILES, HEAD_BYTES, LINES
 from dlt_sources.slices import Observation
-from dlt_sources.versions import Resource
-from loreline.lake.catalog import find_table, load_catalog
 
 _STEP = timedelta(microseconds=1)
 _NEVER = datetime(1970, 1, 1, tzinfo=UTC)
@@ -202,7 +200,7 @@ def moment_of(known: KnownFile, written_at: datetime) -> datetime:
 
 def _landed(landing: Landing) -> Iterator[KnownFile]:
     """All states of all files, in the order in which they landed."""
-    if table := _table(landing, FILES):
+    if table := landing.landed_table(FILES):
         query = f"select payload, observed_at from {table} order by observed_at, landed_at"  # noqa: S608
         cursor = landing.duckdb.execute(query)
         while rows := cursor.fetchmany(1000):
@@ -213,7 +211,7 @@ def _landed(landing: Landing) -> Iterator[KnownFile]:
 
 def _last_blocks(landing: Landing) -> list[tuple[str, int, datetime]]:
     """Of each file where the last landed block begins, and when it was observed last."""
-    table = _table(landing, LINES)
+    table = landing.landed_table(LINES)
     if table is None:
         return []
     return landing.duckdb.execute(
@@ -230,7 +228,7 @@ def _last_blocks(landing: Landing) -> list[tuple[str, int, datetime]]:
 
 
 def _continues(landing: Landing, block_id: str) -> bool:
-    query = f"select payload from {_table(landing, LINES)} where external_id = ? limit 1"  # noqa: S608
+    query = f"select payload from {landing.landed_table(LINES)} where external_id = ? limit 1"  # noqa: S608
     row = landing.duckdb.execute(query, [block_id]).fetchone()
     return bool(row and row[0] and orjson.loads(row[0])["continues"])
 
@@ -239,11 +237,6 @@ def _begun(file_id: str) -> KnownFile:
     """A file of which nothing is known but its id."""
     head_hash, head_bytes, *_ = file_id.split("-")
     return KnownFile(file_id, int(head_bytes), head_hash)
-
-
-def _table(landing: Landing, resource: Resource) -> str | None:
-    name = f"{landing.namespace}.{resource.name}"
-    return f"lake.{name}" if find_table(load_catalog(landing.settings), name) else None
 
 
 def _about(file: LogFile) -> list[Any]:

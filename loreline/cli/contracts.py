@@ -149,10 +149,8 @@ def _of_lake(settings: Settings, source: str | None) -> list[Checked]:
 def _of_files(settings: Settings, source: str, location: str, observed_at: Any) -> list[Checked]:
     from dlt_sources import SOURCES, STORED_SOURCES
     from dlt_sources.inspection import inspect
-    from dlt_sources.pipeline import RESUMING_SOURCES
 
-    # What resumes cuts files into rows by what of them is landed.
-    known = [name for name in SOURCES if name not in STORED_SOURCES | RESUMING_SOURCES]
+    known = [name for name in SOURCES if name not in STORED_SOURCES]
     if source not in known:
         raise LorelineError(
             f"files of no source called {source} can be checked", f"there are {', '.join(known)}"

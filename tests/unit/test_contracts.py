@@ -15,6 +15,7 @@ import pytest
 import yaml
 from open_data_contract_standard.model import OpenDataContractStandard
 
+from dlt_sources.inspection import inspect
 from loreline.contracts import odcs, payloads, suite
 from loreline.errors import LorelineError
 from loreline.settings import PROJECT_ROOT, Settings
@@ -23,7 +24,9 @@ STAGING = [*PROJECT_ROOT.glob("models/staging/*/*.sql")]
 CONTRACTS = {contract.name: contract for contract in odcs.contracts(Settings())}
 # What staging reads otherwise than by a path in SQL: by functions in Python, or in a loop.
 IN_PYTHON = {
-    "raw_google_docs.documents": {"tabs", "body"},
+    "raw_google_docs.documents": {
+        *("tabs", "body", "lists", "footnotes", "inlineObjects", "positionedObjects"),
+    },
     "raw_incident_reports.reports": {
         f"fields.{name}"
         for name in (
@@ -62,7 +65,7 @@ IN_READERS = {
     "raw_evaluation.items": {"is_deleted"},
     "raw_review.labels": {"label_id"},
     "raw_judge.judgements": {"judgement_id"},
-    "raw_google_docs.documents": {"documentId"},
+    "raw_google_docs.documents": {"documentId", "suggestionsViewMode"},
     "raw_google_docs.files": {"id"},
     "raw_incident_reports.reports": {"file"},
     "raw_log_files.lines": {"start"},
@@ -131,6 +134,19 @@ def test_every_raw_table_of_a_model_has_a_contract_and_no_other_has_one() -> Non
             sources |= {f"{source['name']}.{table['name']}": source for table in source["tables"]}
     assert set(sources) <= set(CONTRACTS)
     assert set(CONTRACTS) - set(sources) <= UNREAD
+
+
+@pytest.mark.parametrize(
+    "place",
+    sorted(PROJECT_ROOT.glob("sample_workspace/day_*/*/")),
+    ids=lambda place: f"{place.parent.name} {place.name}",
+)
+def test_the_sample_workspace_keeps_all_contracts(place: Path) -> None:
+    seen = inspect(Settings(), place.name, place)
+    assert sum(findings.rows for findings in seen.findings) > 0
+    assert (seen.without_contract, seen.rejected) == ([], {})
+    for findings in seen.findings:
+        assert (findings.breaches, findings.new_fields) == ({}, {}), findings.contract.name
 
 
 @pytest.mark.parametrize("name", sorted(CONTRACTS))
