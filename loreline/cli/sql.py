@@ -78,6 +78,7 @@ def run(connection: duckdb.DuckDBPyConnection, statement: str, *, as_json: bool)
         KeyboardInterrupt: it was cancelled.
     """
     with _reported(connection):
+        _create_what_is_computed(connection, statement)
         result = connection.execute(_expanded(connection, statement.strip()))
         columns = [column[0] for column in result.description or ()]
         rows = _rows(result) if columns else iter(())
@@ -91,6 +92,15 @@ def run(connection: duckdb.DuckDBPyConnection, statement: str, *, as_json: bool)
         print_table(columns, shown)
         more = next(rows, None) is not None
         say(_count(len(shown)) if not more else f"the first {SHOWN_ROWS} rows; --json gives all")
+
+
+def _create_what_is_computed(connection: duckdb.DuckDBPyConnection, statement: str) -> None:
+    """Create the view of what is computed when it is asked, if the statement asks for it."""
+    if "operations.coverage" in statement:
+        from loreline.serving.coverage import create_view
+        from loreline.settings import Settings
+
+        create_view(connection, Settings.load())
 
 
 def _expanded(connection: duckdb.DuckDBPyConnection, statement: str) -> str:

@@ -19,7 +19,6 @@ STATES = ("built", "missing", "stale", "failed")
 
 # What is compared, in small numbers instead of long names: documents and pairs of configurations.
 PAIRS = """
-create or replace temp table coverage_pairs as
 select
     row_number() over () as pair,
     dense_rank() over (order by embeddings.config_hash) as embedding,
@@ -33,12 +32,11 @@ select
 from lake.{prefix}embedding.embedding_configurations as embeddings
 cross join lake.{prefix}knowledge.chunking_configurations as chunking
 where
-    ($model is null or embeddings.embedding_model = $model)
-    and ($strategy is null or chunking.chunking_strategy = $strategy)
+    ({model} is null or embeddings.embedding_model = {model})
+    and ({strategy} is null or chunking.chunking_strategy = {strategy})
 """
 
 DOCUMENTS = """
-create or replace temp table coverage_documents as
 select
     row_number() over () as document,
     doc_id,
@@ -47,7 +45,7 @@ select
     title,
     not is_deleted and not is_blank as is_current
 from lake.{prefix}knowledge.documents_current
-where $source is null or source = $source
+where {source} is null or source = {source}
 """
 
 # One row per document and pair: what there is to build, and what was deleted and is still there.
@@ -59,7 +57,6 @@ where $source is null or source = $source
 # Postgres is asked for its collections alone: which documents a collection holds is what the
 # manifest says of it up to the push that it had last (`loreline contents` compares both).
 STATES_OF_ALL = """
-create or replace temp table coverage_states as
 with refused as (
     select
         hash(set_aside.external_id) as text,
@@ -213,7 +210,6 @@ where not documents.is_current
 """
 
 COVERAGE = """
-create or replace temp view coverage as
 select
     documents.doc_id,
     documents.source,
@@ -227,6 +223,12 @@ from coverage_states as states
 inner join coverage_documents as documents using (document)
 inner join coverage_pairs as pairs using (pair)
 """
+
+STEPS = {
+    "coverage_pairs": PAIRS,
+    "coverage_documents": DOCUMENTS,
+    "coverage_states": STATES_OF_ALL,
+}
 
 
 @dataclass(frozen=True)
@@ -309,15 +311,36 @@ def coverage(
     Raises:
         duckdb.CatalogException: something that it reads was never built.
     """
-    given = {"model": model, "strategy": strategy}
-    for statement, parameters in (
-        (PAIRS, given),
-        (DOCUMENTS, {"source": source}),
-        (STATES_OF_ALL, None),
-        (COVERAGE, None),
-    ):
-        lake.execute(statement.format(prefix=settings.prefix), parameters)
+    given = {"model": model, "strategy": strategy, "source": source}
+    parameters = {name: f"${name}" for name in given}
+    for name, query in STEPS.items():
+        statement = f"create or replace temp table {name} as {query}"
+        lake.execute(
+            statement.format(prefix=settings.prefix, **parameters),
+            {name: value for name, value in given.items() if f"{{{name}}}" in query},
+        )
+    lake.execute(f"create or replace temp view coverage as {COVERAGE}")
     return Coverage(lake)
+
+
+def create_view(lake: duckdb.DuckDBPyConnection, settings: Settings) -> None:
+    """Create `operations.coverage`: the same for all documents, computed whenever it is read.
+
+    Args:
+        lake: in-memory DuckDB with both stores attached; gets a schema and a view of its own.
+        settings: the stores.
+
+    Raises:
+        duckdb.CatalogException: something that it reads was never built.
+    """
+    steps = ", ".join(f"{name} as materialized ({query})" for name, query in STEPS.items())
+    everything = dict.fromkeys(("model", "strategy", "source"), "null")
+    lake.execute("create schema if not exists operations")
+    lake.execute(
+        f"create or replace view operations.coverage as with {steps} {COVERAGE}".format(
+            prefix=settings.prefix, **everything
+        )
+    )
 
 
 def sources_of(cells: Sequence[Cell]) -> list[str]:

@@ -216,6 +216,9 @@ def test_two_models_and_two_strategies_are_served_each_as_it_is_stored(filled: L
     shown = filled.command("coverage", "--check")
     assert (shown.exit_code, shown.errors) == (0, "")
     assert "Everything is built." in shown.output
+    counts = "select state, is_served, count(*) as documents from operations.coverage group by all"
+    told = json.loads(filled.command("sql", counts, "--json").output)
+    assert told == [{"state": "built", "is_served": True, "documents": 4 * everything}]
     assert filled.build(*REBUILD).encoded == []
 
 
