@@ -96,7 +96,7 @@ def run(connection: duckdb.DuckDBPyConnection, statement: str, *, as_json: bool)
 
 def _create_what_is_computed(connection: duckdb.DuckDBPyConnection, statement: str) -> None:
     """Create the view of what is computed when it is asked, if the statement asks for it."""
-    if "operations.coverage" in statement:
+    if "operations.coverage" in statement.lower():
         from loreline.serving.coverage import create_view
         from loreline.settings import Settings
 
