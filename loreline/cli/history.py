@@ -84,6 +84,10 @@ def resolve(catalog: Catalog, settings: Settings, given: str) -> str:
     written = _written(settings)
     names = [name for name in written if name in wanted or name.rsplit(".", 1)[-1] == asked]
     if len(names) > 1:
+        # Documents are those of all sources rather than what one source calls so.
+        raw = f"{settings.prefix}raw_"
+        names = [name for name in names if not name.startswith(raw)] or names
+    if len(names) > 1:
         raise LorelineError(f"{given} is in {', '.join(names)}", "say which")
     if names:
         return names[0]

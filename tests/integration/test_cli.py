@@ -258,6 +258,8 @@ def test_a_refused_statement_is_one_line(run: Run, statement: str, said: str) ->
 
 def test_history_is_newest_first_and_names_who_made_it(run: Run, settings: Settings) -> None:
     name = f"{settings.prefix}knowledge.pages"
+    raw = f"{settings.prefix}raw_notion.pages"
+    append(settings, raw, pa.table({"n": [1]}), writer=WRITER)
     for number in (1, 2):
         rows = pa.table({"n": list(range(number))})
         append(settings, name, rows, writer=Writer(f"run-{number}", "pages", "0.1.0+abc"))
