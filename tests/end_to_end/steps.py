@@ -27,6 +27,7 @@ IMPORTED_ONCE = [
     "dbt.cli.main",
     "dbt.task.build",
     "dlt_sources.pipeline",
+    "great_expectations",
     "loreline.cli.app",
     "loreline.dbt_plugin",
     "loreline.lake.maintenance",
