@@ -39,6 +39,8 @@ IMPORTED_ONCE = [
 
 STARTED, DONE, FAILED = "started", "done", "failed"
 
+# Great Expectations asks when it is imported.
+os.environ["GX_ANALYTICS_ENABLED"] = "false"
 _processes = multiprocessing.get_context("forkserver")
 _processes.set_forkserver_preload(IMPORTED_ONCE)
 
