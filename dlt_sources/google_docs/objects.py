@@ -34,7 +34,8 @@ _FILE_TYPES = {
 class Objects:
     """The objects of one export.
 
-    After a table has been read to its end, `unreadable` and `is_whole` tell what the export covers.
+    After a table has been read to its end, `unreadable`, `is_whole` and `told`, the tables that it
+    says anything of, tell what the export covers.
 
     Args:
         files: what to read, each with its name for messages.
@@ -46,6 +47,7 @@ class Objects:
         self.observed_at = observed_at
         self.unreadable: set[str] = set()
         self.is_whole = True
+        self.told: set[str] = set()
 
     def documents(self) -> Iterator[Observation | Reject]:
         """Documents, and every record that is neither a document nor a file's metadata."""
@@ -60,12 +62,15 @@ class Objects:
             if isinstance(item, Reject):
                 if item.external_id:
                     self.unreadable.add(item.external_id)
+                    self.told.add(item.resource)
                 else:
                     self.is_whole = False
                 if (item.resource or DOCUMENTS.name) == table:
                     yield item
-            elif item[0] == table:
-                yield item[1]
+            else:
+                self.told.add(item[0])
+                if item[0] == table:
+                    yield item[1]
 
     def _all(self) -> Iterator[tuple[str, Observation] | Reject]:
         """Every record with the table that it belongs to."""
@@ -76,6 +81,7 @@ class Objects:
                     yield document
                     continue
                 if document.is_list:
+                    self.told.add(FILES.name)
                     answers += 1
                     last_answers += not document.header.get("nextPageToken")
                     if document.header.get("incompleteSearch") or document.header.get("has_more"):
