@@ -96,8 +96,8 @@ class Inspection(Landing):
         if not volume.is_meant_for(self.told_complete):
             return
         with connect(self.settings) as connection:
-            median = recent_volume(self.settings, connection, border.contract, volume.loads)
-        border.judge_volume(median)
+            border.median = recent_volume(self.settings, connection, border.contract, volume.loads)
+        border.judge_volume()
 
     def _reject(self, reject: Reject, resource: str = "") -> None:
         self.rejected[reject.reason] += 1

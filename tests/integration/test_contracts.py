@@ -314,6 +314,38 @@ def test_too_few_rows_delete_nothing(settings, land):
     assert snapshots(settings, "slack") == before
 
 
+@pytest.fixture
+def small_packages(monkeypatch):
+    """Loads are cut into packages of 20 rows, as if they were far larger."""
+    monkeypatch.setattr("dlt_sources.landing.SLICE_ROWS", 20)
+    monkeypatch.setattr("dlt_sources.landing.PACKAGE_BYTES", 1)
+    monkeypatch.setattr("dlt_sources.pipeline.PACKAGE_BYTES", 1)
+
+
+def test_too_many_rows_stop_before_the_package_that_is_too_many(settings, land, small_packages):
+    land("slack", [Slack.record(n) for n in range(10)])
+    with pytest.raises(LorelineError, match="80 rows were observed so far, after 10 in recent"):
+        land("slack", [Slack.record(n) for n in range(200)])
+    # Up to 60 are nothing sudden.
+    count = "select count(*) from {lake}_slack.messages"
+    assert query(settings, count) == [(60,)]
+    held = land("slack", [Slack.record(n) for n in range(200)], on_breach="quarantine")
+    assert (held.rows, held.quarantined) == (0, {"contract: volume change": 140})
+    assert [(b["rule"][:22], b["done"]) for b in held.broken] == [
+        ("200 rows were observed", "quarantine")
+    ]
+    assert land("slack", [Slack.record(n) for n in range(200)], on_breach="warn").rows == 140
+
+
+def test_too_few_rows_of_a_large_input_land_and_delete_nothing(settings, land, small_packages):
+    land("slack", [Slack.record(n) for n in range(200)])
+    # Only at the end is it known that they are few: what is changed in them has landed.
+    with pytest.raises(LorelineError, match="70 rows were observed, after 200 in recent"):
+        land("slack", [Slack.record(n, text="ho") for n in range(70)])
+    texts = "select payload ->> '$.text', count(*), count_if(is_deleted) from {lake}_slack.messages"
+    assert query(settings, f"{texts} group by 1 order by 1") == [("hi", 200, 0), ("ho", 70, 0)]
+
+
 def test_an_input_that_says_that_it_is_partial_may_be_as_small_as_it_likes(
     settings, land, tmp_path
 ):
