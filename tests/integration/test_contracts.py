@@ -282,6 +282,43 @@ def test_a_contract_that_stops_leaves_everything_as_it_was(settings, land, sourc
     assert land(source, [*good, form.record(3), form.record(4)]).rows == 2
 
 
+# Versions of a row that says who may read something, each of them more than the contract knows.
+TELL_READERS = {
+    ("linear", "teams"): [
+        {"id": "t", "key": "ENG", "name": "Engineering", "visibility": visibility, **fields}
+        for visibility, fields in (
+            *(("public", {}), ("secret", {}), (["public"], {}), (None, {"members": ["u1"]})),
+            ("private", {"key": 7}),
+        )
+    ],
+    ("google_docs", "files"): [
+        {"id": "f", "kind": "drive#file", "permissions": [{"type": "anyone"}], **fields}
+        for fields in (
+            *({}, {"permissions": "none"}, {"permissions": [], "name": ["x"]}),
+            *({"permissions": [], "modifiedTime": 7}, {"permissions": [], "trashed": "soon"}),
+        )
+    ],
+    ("slack", "channels"): [
+        {"id": "C1", "name": "general", "is_private": True, **fields}
+        for fields in ({"is_private": False}, {"members": "all"}, {"name": ["x"]})
+    ],
+}
+
+
+@pytest.mark.parametrize(("source", "table"), TELL_READERS)
+def test_what_says_who_may_read_lands_whatever_it_breaks(settings, land, source, table, tmp_path):
+    """Set aside, it would leave in force what was said before; staging reads it as a no."""
+    for n, version in enumerate(TELL_READERS[source, table]):
+        write(tmp_path / str(n), "export.json", {"exported_at": f"2026-10-0{n + 1}T00:00:00Z"})
+        write(tmp_path / str(n), f"{table}.json", [version])
+        summary = load(settings, source, tmp_path / str(n))
+        assert summary.landed[table] == 1 and not summary.quarantined
+        assert {(b["table"], b["done"]) for b in summary.broken} == (
+            {(table, "warn")} if n else set()
+        )
+    assert set_aside(settings) == []
+
+
 # Of those that are not here, as many.
 VOLUMES = {"gateway": 600, "evaluation": 800}
 MANY = 200

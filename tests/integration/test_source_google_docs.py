@@ -74,7 +74,7 @@ def test_only_a_complete_export_deletes_and_what_is_unreadable_is_not_absent(set
     part = [document("d0"), file("d0")]
     assert load(settings, "google_docs", write(tmp_path / "2", DAY_2, *part)).tombstones == 0
     # d1 is there and cannot be read; nobody can say whose the last line is.
-    broken = [*part, {"documentId": "d1", "tabs": 7}, file("d1", trashed="?")]
+    broken = [*part, {"documentId": "d1", "tabs": 7}, file("d1")]
     unknown = write(tmp_path / "3", DAY_2, *broken, {"documentId": None}, complete=True)
     assert load(settings, "google_docs", unknown).tombstones == 0
     complete = write(tmp_path / "4", DAY_3, *broken, complete=True)
