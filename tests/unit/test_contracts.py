@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import json
 import re
 from datetime import UTC, datetime
@@ -320,6 +321,23 @@ def test_the_contract_in_the_documentation_is_one(page: str, tmp_path: Path) -> 
     file = tmp_path / f"{name}.odcs.yaml"
     file.write_text(text)
     assert odcs.read(file).rules
+
+
+def test_the_documentation_says_of_which_tables_the_number_of_rows_is_judged() -> None:
+    page = (PROJECT_ROOT / "docs" / "contracts.md").read_text()
+    section = page.partition("### How many rows are usual")[2]
+    told = {}
+    for tables, bounds, inputs in re.findall(r"^\| (`raw_.*) \| (.*) \| (.*) \|$", section, re.M):
+        factors = [float(factor) for factor in re.findall(r"[\d.]+", bounds)]
+        needs_word = inputs.startswith("only")
+        for pattern in re.findall(r"`(.+?)`", tables):
+            for name in fnmatch.filter(CONTRACTS, pattern):
+                told[name] = (*factors, needs_word) if factors else None
+    judged = {
+        name: volume and (volume.least, volume.most, volume.needs_word)
+        for name, volume in ((name, contract.volume) for name, contract in CONTRACTS.items())
+    }
+    assert told == judged
 
 
 def test_bounds_leave_small_numbers_alone() -> None:
