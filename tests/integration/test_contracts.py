@@ -2,10 +2,12 @@
 
 import dataclasses
 import json
+import re
 import shutil
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import ClassVar
+from urllib.parse import unquote
 
 import pytest
 
@@ -475,14 +477,19 @@ def run(settings, capsys):
     return command
 
 
-def test_what_is_landed_is_checked_by_its_newest_versions(settings, land, run, tmp_path):
+def test_what_is_landed_is_checked_by_its_newest_versions(
+    settings, land, run, tmp_path, monkeypatch
+):
     good = [Gateway.record(n) for n in range(3)]
     land("gateway", good)
     land("evaluation", [Evaluation.record(1, is_deleted="no")], on_breach="warn")
     land("evaluation", [Evaluation.record(1), Evaluation.record(2)])
     land("slack", [Slack.record(1), Slack.record(2, text=None)], on_breach="warn")
-    code, out, _ = run("contracts", "check", "--json")
+    monkeypatch.setattr("loreline.cli.progress.SECONDS_BETWEEN_LINES", 0)
+    code, out, error = run("contracts", "check", "--json")
     assert code == 1
+    # What goes on is said while it does, and does not disturb what is read by others.
+    assert "checking: raw_slack.messages: 2 rows\n" in error
     (broken,) = (rule for rule in json.loads(out) if rule["state"] == "broken")
     assert broken == {
         "contract": "raw_slack.messages",
@@ -506,7 +513,20 @@ def test_what_is_landed_is_checked_by_its_newest_versions(settings, land, run, t
 def checked(settings):
     from loreline.cli.contracts import _of_lake
 
-    return _of_lake(settings, None)
+    return _of_lake(settings, None, lambda line: None)
+
+
+def test_what_is_stale_is_an_error_too(settings, land, run):
+    land("gateway", [Gateway.record(1)])
+    with connect(settings, autocommit=True) as connection:
+        connection.execute(
+            f"update {settings.prefix}operations.source_freshness"
+            " set last_landed_at = last_landed_at - interval '40 days'"
+        )
+    code, out, _ = run("contracts", "check", "gateway")
+    assert code == 1 and "rows landed within 30 days" in out and "40 days ago" in out
+    code, out, _ = run("contracts", "check", "--help")
+    assert "a table is stale" in " ".join(out.split())
 
 
 def test_files_are_checked_before_they_land(settings, land, run, tmp_path):
@@ -528,12 +548,27 @@ def test_files_are_checked_before_they_land(settings, land, run, tmp_path):
 
 def test_the_last_results_are_shown_as_a_site(land, run, tmp_path):
     land("gateway", [Gateway.record(1), Gateway.record(2, specversion="<b>2</b>")])
+    # What stopped a load is shown, too: by its rows, and by their number.
+    land("evaluation", [Evaluation.record(1)])
+    with pytest.raises(LorelineError):
+        land("evaluation", [Evaluation.record(2, is_deleted="no")], on_breach="stop")
+    land("slack", [Slack.record(1)])
+    with pytest.raises(LorelineError):
+        land("slack", [Slack.record(n) for n in range(MANY)])
     code, out, _ = run("contracts", "docs", "--to", str(tmp_path / "site"))
-    assert code == 0 and "1 tables with a result" in out
+    assert code == 0 and "5 tables with a result" in out
     index = (tmp_path / "site" / "index.html").read_text()
-    assert "raw_gateway.events" in index and "1 broken" in index
-    pages = "".join(page.read_text() for page in (tmp_path / "site").rglob("*.html"))
-    assert "&lt;b&gt;2&lt;/b&gt;" in pages and "<b>2</b>" not in pages
+    shown = {}
+    for table in ("raw_gateway.events", "raw_evaluation.items", "raw_slack.messages"):
+        row = index[index.index(table) :].partition("</tr>")[0]
+        assert "1 broken" in row
+        (link,) = re.findall(r'href="(validations/[^"]+)"', row)
+        shown[table] = (tmp_path / "site" / unquote(link)).read_text()
+    assert "specversion is one of 1.0" in shown["raw_gateway.events"]
+    assert "&lt;b&gt;2&lt;/b&gt;" in shown["raw_gateway.events"]
+    assert "is_deleted is of type boolean" in shown["raw_evaluation.items"]
+    assert "200 rows were observed, after 1 in recent loads" in shown["raw_slack.messages"]
+    assert not any("<b>2</b>" in page.read_text() for page in (tmp_path / "site").rglob("*.html"))
 
 
 def test_what_landed_says_of_contracts_is_printed(settings, run, tmp_path):
