@@ -69,10 +69,11 @@ class Border:
         contract: of the table.
         on_breach: what is done with rows that break the contract, whatever it says itself.
         fetch: the payload that is kept at an address.
+        median: of the rows observed in recent loads; None where their number is not judged.
 
     Attributes:
         findings: what was found so far.
-        observed: rows that the source showed, once all of them are known.
+        observed: rows that the source has shown so far.
     """
 
     def __init__(
@@ -80,10 +81,12 @@ class Border:
         contract: Contract,
         on_breach: str,
         fetch: Callable[[str], bytes],
+        median: float | None = None,
     ) -> None:
         self.contract = contract
         self.on_breach = on_breach
         self.fetch = fetch
+        self.median = median
         self.findings = Findings(contract)
         self.observed = 0
 
@@ -129,11 +132,30 @@ class Border:
             for n, rules in broken.items()
         }
 
-    def judge_volume(self, median: float | None) -> str:
+    def judge_overflow(self) -> bool:
+        """Judge the rows `observed` while there may be more: what is too many stays too many.
+
+        Returns:
+            Whether they are to be set aside from here on.
+
+        Raises:
+            ContractError: they are too many, and the contract says to stop.
+        """
+        volume = self.contract.volume
+        if volume is None or self.median is None:
+            return False
+        if self.observed <= volume.bounds(self.median)[1]:
+            return False
+        done = self.on_breach or volume.on_breach
+        if done == STOP:
+            self.judge_volume(so_far=True)
+        return done == QUARANTINE
+
+    def judge_volume(self, *, so_far: bool = False) -> str:
         """Judge how many rows a complete load has `observed`.
 
         Args:
-            median: of recent loads; None where there were none.
+            so_far: there are more of them.
 
         Returns:
             What is to be done: quarantine or warn; nothing where the number is not sudden.
@@ -141,7 +163,7 @@ class Border:
         Raises:
             ContractError: it is, and the contract says to stop.
         """
-        volume = self.contract.volume
+        volume, median = self.contract.volume, self.median
         if volume is None or median is None:
             return ""
         least, most = volume.bounds(median)
@@ -150,7 +172,9 @@ class Border:
             return ""
         from loreline.contracts.suite import joined, validate_volume
 
-        result, breaches = validate_volume(self.contract, volume, self.observed, median)
+        result, breaches = validate_volume(
+            self.contract, volume, self.observed, median, so_far=so_far
+        )
         before = self.findings.result
         self.findings.result = None
         self.findings.add(

@@ -42,8 +42,10 @@ class Inspection(Landing):
         rejected: input that could not be read, by reason.
     """
 
-    def __init__(self, settings: Settings, source: str) -> None:
-        super().__init__(settings, source)
+    def __init__(
+        self, settings: Settings, source: str, progress: Callable[[str], None] | None = None
+    ) -> None:
+        super().__init__(settings, source, progress=progress)
         self.findings: list[Findings] = []
         self.without_contract: list[str] = []
         self.rejected: Counter[str] = Counter()
@@ -70,6 +72,7 @@ class Inspection(Landing):
             if border:
                 border.observed += len(package)
                 border.judge(package)
+                self._progress(f"{border.contract.name}: {border.observed:,} rows")
         if border:
             self.findings.append(border.findings)
             self._judge_volume(border)
@@ -96,24 +99,28 @@ class Inspection(Landing):
         if not volume.is_meant_for(self.told_complete):
             return
         with connect(self.settings) as connection:
-            median = recent_volume(self.settings, connection, border.contract, volume.loads)
-        border.judge_volume(median)
+            border.median = recent_volume(self.settings, connection, border.contract, volume.loads)
+        border.judge_volume()
 
     def _reject(self, reject: Reject, resource: str = "") -> None:
         self.rejected[reject.reason] += 1
 
 
 def inspect(
-    settings: Settings, source: str, location: str | Path, observed_at: datetime | None = None
+    settings: Settings,
+    source: str,
+    location: str | Path,
+    observed_at: datetime | None = None,
+    progress: Callable[[str], None] | None = None,
 ) -> Inspection:
-    """Judge what a source would say from a location.
+    """Judge what a source would say from a location; `progress` is told how far it is.
 
     Raises:
         LorelineError: it cannot be read.
     """
     from dlt_sources.pipeline import SOURCES
 
-    with Inspection(settings, source) as inspection:
+    with Inspection(settings, source, progress) as inspection:
         inspection.told_complete = told_complete(Path(location))
         for resource in SOURCES[source](
             location, observed_at, landing=inspection
@@ -126,11 +133,12 @@ def inspect(
 def judge_landed(
     settings: Settings, contract: Contract, progress: Callable[[str], None] = lambda line: None
 ) -> Findings:
-    """Judge the newest versions that a raw table holds, a part at a time."""
+    """Judge the newest versions that a raw table holds, a part at a time; `progress` is told."""
     table = f'lake."{settings.prefix}raw_{contract.source}"."{contract.resource}"'
     objects = ObjectStore(settings)
     with connect_lake(settings) as lake:
         border = Border(contract, WARN, objects.get)
+        progress(contract.name)
         reader = lake.execute(
             f"""
             with newest as (

@@ -224,7 +224,8 @@ class Landing:
         self, resource: Resource, contract: Contract, compared: Iterator[pa.Table]
     ) -> Iterator[pa.Table]:
         """The rows that keep the contract; the others are set aside."""
-        border = Border(contract, self.settings.on_breach, self.objects.get)
+        median = self._usual_volume(contract)
+        border = Border(contract, self.settings.on_breach, self.objects.get, median)
         self._borders[resource.name] = border
         failure: LorelineError | None = None
         waiting: list[pa.Table] = []
@@ -235,32 +236,33 @@ class Landing:
                     waiting.append(rows)
                     size += weight(rows)
                     if size >= PACKAGE_BYTES:
-                        yield from self._judged(resource, border, waiting)
+                        yield from self._judged(resource, border, waiting, so_far=True)
                         waiting, size = [], 0
             except ContractError:
                 raise
             except LorelineError as error:
                 # What was compared before the failure lands all the same.
                 failure = error
-            good = self._judged(resource, border, waiting)
-            if not failure and self._is_sudden(border):
-                self._table(resource).is_suspect = True
-                rows = pa.concat_tables([RAW_SCHEMA.empty_table(), *good])
-                good = [self._set_aside(resource, rows, border.refuse(rows))]
-            yield from filter(len, good)
+            yield from self._judged(resource, border, waiting, so_far=failure is not None)
         finally:
             self._report(border)
         if failure:
             raise failure
 
     def _judged(
-        self, resource: Resource, border: Border, package: list[pa.Table]
-    ) -> list[pa.Table]:
-        if not package:
-            return []
-        rows = pa.concat_tables(package)
-        rejects = border.judge(rows)
-        return [self._set_aside(resource, rows, rejects)] if rejects else package
+        self, resource: Resource, border: Border, package: list[pa.Table], *, so_far: bool
+    ) -> Iterator[pa.Table]:
+        """The rows of a package that keep the contract; there are more to come `so_far`."""
+        good = package
+        if package:
+            rows = pa.concat_tables(package)
+            if rejects := border.judge(rows):
+                good = [self._set_aside(resource, rows, rejects)]
+        if self._is_sudden(border, so_far=so_far):
+            self._table(resource).is_suspect = True
+            rows = pa.concat_tables([RAW_SCHEMA.empty_table(), *good])
+            good = [self._set_aside(resource, rows, border.refuse(rows))]
+        return filter(len, good)
 
     def _set_aside(
         self, resource: Resource, rows: pa.Table, rejects: Mapping[int, Reject]
@@ -290,20 +292,22 @@ class Landing:
         self.summary.tombstones -= _count(touched["is_deleted"]) - _count(kept["is_deleted"])
         return pa.concat_tables([rows.filter(pa.array(~of_refused)), kept])
 
-    def _is_sudden(self, border: Border) -> bool:
-        """Whether the number of rows is such that none of them is to land.
+    def _usual_volume(self, contract: Contract) -> float | None:
+        """The median of the rows of recent loads; None where their number is not judged."""
+        if contract.volume is None or not contract.volume.is_meant_for(self.told_complete):
+            return None
+        return recent_volume(self.settings, self.postgres, contract, contract.volume.loads)
+
+    def _is_sudden(self, border: Border, *, so_far: bool) -> bool:
+        """Whether the number of rows is such that no more of them are to land.
 
         Raises:
             ContractError: it is, and the contract says to stop.
         """
-        contract = border.contract
-        if contract.volume is None or not contract.volume.is_meant_for(self.told_complete):
-            return False
-        median = recent_volume(self.settings, self.postgres, contract, contract.volume.loads)
         # A resource without any observation was not even looked up.
-        if table := self._tables.get(contract.resource):
+        if table := self._tables.get(border.contract.resource):
             border.observed = table.observed
-        return border.judge_volume(median) == QUARANTINE
+        return border.judge_overflow() if so_far else border.judge_volume() == QUARANTINE
 
     def _report(self, border: Border) -> None:
         """Say in the summary what rows broke, and keep what was said of them."""

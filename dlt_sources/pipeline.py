@@ -134,10 +134,14 @@ def load(
     return summary
 
 
+def land_pending(landing: Landing) -> None:
+    """Commit what an interrupted run had compared, before anything is compared with what landed."""
+    _run(_pipeline(landing.settings, landing.namespace, lambda commit: None))
+
+
 def land_tables(landing: Landing, tables: Iterable[tuple[str, pa.Table]]) -> None:
-    """Land tables, each with the name of its resource, as one package; first what is left to do."""
+    """Land tables, each with the name of its resource, as one package."""
     pipeline = _pipeline(landing.settings, landing.namespace, lambda commit: None)
-    _run(pipeline)
     named = (dlt.mark.with_table_name(table, name) for name, table in tables)
     _run(pipeline, raw_resource(named, "raw_rows"))
 

@@ -28,6 +28,7 @@ from dlt_sources.pipeline import (
     PACKAGE_BYTES,
     SOURCES,
     STORED_SOURCES,
+    land_pending,
     land_tables,
     read_whole,
 )
@@ -128,6 +129,8 @@ def retry(
         Landing(settings, source, landed_by=landed_by) as landing,
         connect(settings, autocommit=True) as connection,
     ):
+        # Compared with less than that, an older version would land after a newer one.
+        land_pending(landing)
         # Some inputs are no load of the source: nothing is missing from them.
         landing.told_complete = False
         base = landing.folder

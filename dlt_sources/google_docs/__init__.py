@@ -34,7 +34,8 @@ def google_docs(
     """Documents with all of their tabs, and the metadata of files with their permissions.
 
     Where the export says that it is complete, a document or file that was landed before and is not
-    there was deleted; what could not be read is not absent.
+    there was deleted; what could not be read is not absent. An export without any document says
+    nothing of documents, and one without any file or list of files nothing of files.
 
     Args:
         location: a `.json` or `.jsonl` file or a folder of them, with answers of `documents.get`,
@@ -53,7 +54,7 @@ def google_docs(
         resource: Resource, observations: Iterable[Observation | Reject]
     ) -> Iterator[pa.Table]:
         yield from landing.rows(resource, observations)
-        if not is_complete or not found.is_whole:
+        if not is_complete or not found.is_whole or resource.name not in found.told:
             return
         unreadable = pa.table({"id": pa.array(sorted(found.unreadable), pa.string())})
         landing.duckdb.register("unreadable_objects", unreadable)

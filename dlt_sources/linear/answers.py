@@ -24,6 +24,7 @@ from dlt_sources.linear.settings import (
     INNER_FIELDS,
     MEMBERSHIPS,
     NAMES,
+    TELL_READERS,
     TYPES,
     WHOLE,
 )
@@ -32,6 +33,10 @@ from dlt_sources.quarantine import Reject
 Json = dict[str, Any]
 
 _TABLES_BY_NAME = {name.lower(): table for name, table in NAMES.items()}
+_CHECKED = {
+    table: {name: kind for name, kind in fields.items() if name not in TELL_READERS.get(table, ())}
+    for table, fields in FIELDS.items()
+}
 _NO_LETTERS = re.compile(r"[^a-z]")
 
 
@@ -158,7 +163,7 @@ def _node(value: Json, table: str | None, origin: str, *, is_listed: bool) -> It
         return
     taken = list(_connections(value, table, identity, origin))
     yield from taken
-    if problem := _wrong_type(value, FIELDS[table]):
+    if problem := _wrong_type(value, _CHECKED[table]):
         yield _reject("wrong_type", problem, value, origin, table, identity)
         return
     needed = WHOLE[table][:1] if is_listed else WHOLE[table]
@@ -240,6 +245,12 @@ def _goes_on(connection: Json) -> bool:
 
 def _has_id(value: Any) -> bool:
     return isinstance(value, dict) and isinstance(value.get("id"), str)
+
+
+def is_list_of_members(value: Any) -> bool:
+    """Whether this is a list as `_connections` leaves it in the object whose members it has."""
+    nodes = value.get("nodes") if isinstance(value, dict) else None
+    return isinstance(nodes, list) and all(map(_has_id, nodes))
 
 
 def is_gone(value: Json, table: str) -> bool:

@@ -318,7 +318,15 @@ FIELDS: dict[str, dict[str, str]] = {
     },
     "attachments": {**_EVERY, "issue": "Issue!", "title": "String!", "url": "String!"},
 }
-# The same of what lies in those fields.
+# Fields that say who may read something. Whatever they hold lands: set aside, it would leave in
+# force what they said before. Staging takes what it cannot read for a no, and contracts report it.
+TELL_READERS: dict[str, tuple[str, ...]] = {
+    "issues": ("sharedAccess", "team"),
+    "teams": tuple(FIELDS["teams"]),
+}
+# So does a list of members that is not whole: rather too few than those that there were.
+LAND_IN_PART = ("teams",)
+# What lies in the fields that are read.
 INNER_FIELDS = {
     "ActorBot": {"name": "String", "userDisplayName": "String"},
     "Comment": {"id": "ID!"},

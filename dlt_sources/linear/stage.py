@@ -19,8 +19,15 @@ import orjson
 import pyarrow as pa
 
 from dlt_sources.json_files import read_file
-from dlt_sources.linear.answers import Node, Page, is_gone, items, table_of_file
-from dlt_sources.linear.settings import MEMBERSHIPS
+from dlt_sources.linear.answers import (
+    Node,
+    Page,
+    is_gone,
+    is_list_of_members,
+    items,
+    table_of_file,
+)
+from dlt_sources.linear.settings import LAND_IN_PART, MEMBERSHIPS
 from dlt_sources.quarantine import Reject
 from dlt_sources.slices import Observation
 
@@ -188,14 +195,14 @@ class Stage:
             missing = [
                 name
                 for name in MEMBERSHIPS.get(table, {})
-                if "pageInfo" in (payload.get(name) or ())
+                if is_list_of_members(payload.get(name)) and "pageInfo" in payload[name]
             ]
             is_deleted = is_gone(payload, table)
             if is_whole and missing and not is_deleted:
                 raw, origin = orjson.dumps(payload), parts[0][4]
                 detail = f"not all {missing[0]} of it are there"
                 yield Reject("missing_nodes", detail, raw, origin, table, identity)
-            elif is_whole or is_deleted:
+            if (is_whole and (not missing or table in LAND_IN_PART)) or is_deleted:
                 yield Observation(
                     external_id=identity,
                     payload=payload if is_whole else None,
@@ -208,11 +215,12 @@ class Stage:
 _UPDATED = itemgetter(1)
 
 
-def _sortable(moment: str | None) -> str:
-    """A time as text that sorts as the times do; a time without a zone is UTC."""
-    if not moment:
+def _sortable(moment: Any) -> str:
+    """A time as text that sorts as the times do, in UTC without a zone; empty where it is none."""
+    try:
+        parsed = datetime.fromisoformat(moment)
+    except (TypeError, ValueError):
         return ""
-    parsed = datetime.fromisoformat(moment)
     parsed = parsed.astimezone(UTC) if parsed.tzinfo else parsed.replace(tzinfo=UTC)
     return parsed.isoformat(timespec="microseconds")
 
@@ -224,7 +232,7 @@ def _united(table: str, fragments: list[Json]) -> Json:
         pages = {
             name: _united_pages(united[name], fragment[name])
             for name in MEMBERSHIPS.get(table, {})
-            if united.get(name) and fragment.get(name)
+            if is_list_of_members(united.get(name)) and is_list_of_members(fragment.get(name))
         }
         united |= fragment | pages
     return united

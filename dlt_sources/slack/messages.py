@@ -63,7 +63,7 @@ class Conversations:
             for item in self._channels
             if isinstance(item, Observation)
             for name in (item.external_id, item.payload.get("name"))
-            if name
+            if name and isinstance(name, str)
         }
         for name in self.export.names:
             if match := _DAY_FILE.fullmatch(name):

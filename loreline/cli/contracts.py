@@ -11,9 +11,12 @@ import typer
 from loreline.cli.instants import instant
 from loreline.cli.options import Json
 from loreline.cli.output import print_json, print_table, say
+from loreline.cli.progress import progress
 from loreline.errors import LorelineError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from dlt_sources.border import Findings
     from loreline.contracts.odcs import Contract
     from loreline.settings import Settings
@@ -59,7 +62,8 @@ def check(
 ) -> None:
     """Check what is landed, or files before they land, by the contracts.
 
-    Of raw tables, the newest version of each object is judged. Exit code 1 when a rule is broken.
+    Of raw tables, the newest version of each object is judged. Exit code 1 when a rule is broken,
+    or a table is stale: nothing new has landed in it for longer than was agreed.
     """
     from loreline.settings import Settings
 
@@ -70,9 +74,11 @@ def check(
                 "--from is for one source", "loreline contracts check slack --from export.zip"
             )
         seen_at = instant(observed_at, "--observed-at") if observed_at else None
-        found = _of_files(settings, source, location, seen_at)
+        with progress("checking") as told:
+            found = _of_files(settings, source, location, seen_at, told)
     else:
-        found = _of_lake(settings, source)
+        with progress("checking") as told:
+            found = _of_lake(settings, source, told)
     if as_json:
         print_json([asdict(each) for each in found])
     else:
@@ -125,7 +131,7 @@ def export(
     say(f"{count} contracts are in {folder}.")
 
 
-def _of_lake(settings: Settings, source: str | None) -> list[Checked]:
+def _of_lake(settings: Settings, source: str | None, told: Callable[[str], None]) -> list[Checked]:
     from dlt_sources.inspection import judge_landed
     from loreline.contracts.odcs import contracts as all_contracts
 
@@ -139,14 +145,21 @@ def _of_lake(settings: Settings, source: str | None) -> list[Checked]:
     found = []
     for contract in agreed:
         if contract.name in landed:
-            found += _rules(judge_landed(settings, contract)) + _latency(settings, contract)
+            findings = judge_landed(settings, contract, told)
+            found += _rules(findings) + _latency(settings, contract)
         else:
             found.append(Checked(contract.name, "nothing is landed", "unchecked"))
     without = sorted(landed - {contract.name for contract in agreed})
     return found + [_without_contract(name) for name in without]
 
 
-def _of_files(settings: Settings, source: str, location: str, observed_at: Any) -> list[Checked]:
+def _of_files(
+    settings: Settings,
+    source: str,
+    location: str,
+    observed_at: Any,
+    told: Callable[[str], None],
+) -> list[Checked]:
     from dlt_sources import SOURCES, STORED_SOURCES
     from dlt_sources.inspection import inspect
 
@@ -155,7 +168,7 @@ def _of_files(settings: Settings, source: str, location: str, observed_at: Any) 
         raise LorelineError(
             f"files of no source called {source} can be checked", f"there are {', '.join(known)}"
         )
-    seen = inspect(settings, source, location, observed_at)
+    seen = inspect(settings, source, location, observed_at, told)
     found = [each for findings in seen.findings for each in _rules(findings)]
     found += [_without_contract(f"raw_{source}.{name}") for name in seen.without_contract]
     return found + [

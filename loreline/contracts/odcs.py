@@ -247,17 +247,17 @@ def _contract(
         )
     source, resource = name.removeprefix("raw_").split(".")
     agreed = _on_breach(file, document.customProperties, QUARANTINE)
-    properties = list(_properties(table.properties or [], ()))
+    properties = list(_properties(file, table.properties or [], (), agreed))
     return Contract(
         file=file,
         source=source,
         resource=resource,
         version=document.version or "",
-        fields=tuple(_field(file, path, each, agreed) for path, each in properties),
+        fields=tuple(_field(file, *each) for each in properties),
         other_fields=frozenset(_custom(table.customProperties, "otherFields") or ()),
         open_objects=frozenset(
             ".".join(path)
-            for path, each in properties
+            for path, each, _ in properties
             if each.logicalType in ("object", "map") and not each.properties
         ),
         volume=_volume(file, table.quality or [], agreed),
@@ -267,12 +267,14 @@ def _contract(
 
 
 def _properties(
-    properties: Sequence[SchemaProperty], above: Path_
-) -> Iterator[tuple[Path_, SchemaProperty]]:
+    file: Path, properties: Sequence[SchemaProperty], above: Path_, agreed: str
+) -> Iterator[tuple[Path_, SchemaProperty, str]]:
+    """All properties, those within others too, with what is done with rows that break them."""
     for each in properties:
         path = (*above, each.name or "")
-        yield path, each
-        yield from _properties(each.properties or [], path)
+        on_breach = _on_breach(file, each.customProperties, agreed)
+        yield path, each, on_breach
+        yield from _properties(file, each.properties or [], path, on_breach)
 
 
 def _field(file: Path, path: Path_, written: SchemaProperty, agreed: str) -> Field:

@@ -66,8 +66,8 @@ def columns(
         with _shown(connection, part):
             parts.append(connection.execute(query).to_arrow_table())
     found = pa.concat_tables(parts)
-    # Rows are of few shapes, so types are read of one row of each. Shapes are told apart by 64 bits:
-    # that two of a thousand look alike has a chance of one in 10^13.
+    # Rows are of few shapes, so types are read of one row of each. Shapes are told apart by 64
+    # bits: that two of a thousand look alike has a chance of one in 10^13.
     _, examples, shape_of_row = np.unique(
         found["shape"].to_numpy(), return_index=True, return_inverse=True
     )

@@ -71,7 +71,7 @@ def validate(contract: Contract, frame: pd.DataFrame) -> tuple[dict[str, Any], l
 
 
 def validate_volume(
-    contract: Contract, volume: Volume, rows: int, median: float
+    contract: Contract, volume: Volume, rows: int, median: float, *, so_far: bool = False
 ) -> tuple[dict[str, Any], list[Breach]]:
     """Judge the number of rows that a complete load observed.
 
@@ -80,13 +80,14 @@ def validate_volume(
         volume: its bounds.
         rows: observed in this load.
         median: of the rows observed in recent loads.
+        so_far: the load shows more of them.
     """
     least, most = volume.bounds(median)
     rule = Rule(
         VOLUME_CHANGE,
         ROWS_COLUMN,
-        f"{rows:,} rows were observed, after {median:,.0f} in recent loads;"
-        f" {max(least, 0):,.0f} to {most:,.0f} are expected",
+        f"{rows:,} rows were observed{' so far' if so_far else ''}, after {median:,.0f} in recent"
+        f" loads; {max(least, 0):,.0f} to {most:,.0f} are expected",
         (),
         volume.on_breach,
     )

@@ -156,6 +156,68 @@ def test_google_documents_are_found_by_who_may_read_them(
     assert [row[3] for row in versions(lakehouse, "google_docs:open-doc")] == [False, True, False]
 
 
+# ---- What says who may read
+
+
+def test_what_breaks_where_it_is_said_who_may_read_closes_and_opens_nothing(
+    lakehouse: Lakehouse, tmp_path: Path
+) -> None:
+    """Rows of these tables land whatever they break: set aside, they would leave all open."""
+
+    def land(
+        hour: int, permissions: Any, team: dict[str, Any], channel: dict[str, Any]
+    ) -> list[tuple[str, list[str]]]:
+        shared = {**file("shared-doc"), "permissions": permissions}
+        issue = {"id": "shared-issue", "identifier": "OPEN-1", "title": "Sloes", "description": ""}
+        objects = {
+            "google_docs": {"all.jsonl": [document("shared-doc", "Sloes are bitter."), shared]},
+            "linear": {
+                "issues.jsonl": [{**issue, "team": {"id": "t-open"}}],
+                "teams.jsonl": [{"id": "t-open", "key": "OPEN", "name": "Open", **team}],
+            },
+            "slack": {
+                "channels.json": [{"id": "C0SLOES", "name": "sloes", **channel}],
+                "users.json": [],
+                "sloes/2026-10-05.json": [
+                    {"type": "message", "ts": "1791187200.000100", "user": "U1", "text": "Sloes?"}
+                ],
+            },
+        }
+        for source, files in objects.items():
+            for name, records in {**files, "export.json": {"exported_at": at(hour)}}.items():
+                path = tmp_path / str(hour) / source / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                lines = name.endswith(".jsonl")
+                path.write_text(
+                    "\n".join(map(json.dumps, records)) if lines else json.dumps(records)
+                )
+            done = lakehouse.land(source, tmp_path / str(hour) / source)
+            assert {broken["done"] for broken in done.broken} == ({"warn"} if hour == 2 else set())
+            assert not done.quarantined
+        lakehouse.build(*DOCUMENTS)
+        return lakehouse.query(
+            "select source, allowed_principals from {lake}knowledge.documents_current"
+            " where external_id in ('shared-doc', 'shared-issue', 'C0SLOES:1791187200.000100')"
+            " order by 1"
+        )
+
+    public = (
+        [{"type": "anyone", "role": "reader"}],
+        {"visibility": "public", "members": {"nodes": [{"id": "u1"}]}},
+        {"is_private": False, "members": ["U1"]},
+    )
+    everybody = [(source, ["public"]) for source in ("google_docs", "linear", "slack")]
+    assert land(1, *public) == everybody
+    broken = (
+        {"type": "anyone"},
+        {"visibility": "secret", "members": {"nodes": [{"id": "u1"}]}},
+        {"is_private": True, "members": "all"},
+    )
+    closed = [("google_docs", ["google_docs:ana@example.com"]), ("linear", ["linear:u1"])]
+    assert land(2, *broken) == [*closed, ("slack", [])]
+    assert land(3, *public) == everybody
+
+
 # ---- Notion by two routes
 
 

@@ -6,10 +6,14 @@ afterwards.
 
 from __future__ import annotations
 
+import dataclasses
+import json
+import shutil
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +24,7 @@ from dlt_sources import SOURCES
 from loreline.serving.search import Hit
 from loreline.settings import PROJECT_ROOT, Settings
 from tests.end_to_end.lakehouse import Lakehouse, temporary_lakehouse, vectors
+from tests.end_to_end.steps import StepError
 from tests.end_to_end.watching import Asker, Watch, searching_all_the_while
 
 SAMPLE = PROJECT_ROOT / "sample_workspace"
@@ -38,6 +43,31 @@ PUBLIC = ("public",)
 MEMBER = ("slack:U01VE6QFCNA",)
 LEAVER = ("slack:U0AG05569T0",)  # leaves the private channel on day two
 PRIVATE_CHANNEL = "slack:C04GJM0PM9R:"
+
+# By source: a file of its newest input, what its first record then says, and why that is caught.
+AFTERWARDS = "2026-10-21T18:00:00.000Z"
+PLANTED: dict[str, list[tuple[str, dict[str, Any], str]]] = {
+    "evaluation": [("items.jsonl", {"is_deleted": "no"}, "contract: type change")],
+    "gateway": [("events.jsonl", {"data": None}, "contract: missing key")],
+    "google_docs": [
+        (
+            "1oVNs9ImP8kYEj3MKs6jVWKvSTADa5vNcOBFYCNHGLnk.json",
+            {"title": "Planted", "footnotes": []},
+            "contract: type change",
+        )
+    ],
+    "incident_reports": [
+        ("INC-39.md", {"title": "Planted", "severity": [3]}, "contract: type change")
+    ],
+    "linear": [
+        ("relations.jsonl", {"type": "sings"}, "contract: unseen value"),
+        ("issues.jsonl", {"title": "Planted", "estimate": "two"}, "wrong_type"),
+    ],
+    "notion": [("pages.jsonl", {"properties": None}, "contract: missing key")],
+    "slack": [
+        ("general/2026-09-07.json", {"text": "Planted", "blocks": "two"}, "contract: type change")
+    ],
+}
 
 
 @dataclass(frozen=True)
@@ -321,3 +351,60 @@ def test_the_command_finds_the_same(days: dict[str, Day], lakehouse: Lakehouse) 
         asked = lakehouse.command("search", secret, "--as", who)
         assert asked.exit_code == 0, asked.errors
         assert ("1.65 million" in asked.output) == is_member
+
+
+def planted(source: str, folder: Path) -> Path:
+    """A copy of the newest input of a source, exported later, with breaks planted in it."""
+    newest = [place for day in DAYS if (place := SAMPLE / day / source).is_dir()][-1]
+    shutil.copytree(newest, folder)
+    told = json.loads((folder / "export.json").read_text())
+    (folder / "export.json").write_text(json.dumps(told | {"exported_at": AFTERWARDS}))
+    for name, fields, _ in PLANTED.get(source, []):
+        file = folder / name
+        text = file.read_text()
+        if file.suffix == ".md":
+            _, front, body = text.split("---\n", 2)
+            front = yaml.safe_dump(yaml.safe_load(front) | fields)
+            file.write_text(f"---\n{front}---\n{body}")
+        elif file.suffix == ".jsonl":
+            first, _, others = text.partition("\n")
+            file.write_text(f"{json.dumps(json.loads(first) | fields)}\n{others}")
+        else:
+            content = json.loads(text)
+            (content[0] if isinstance(content, list) else content).update(fields)
+            file.write_text(json.dumps(content))
+    return folder
+
+
+def test_a_break_planted_in_each_source_changes_nothing_downstream(
+    days: dict[str, Day], lakehouse: Lakehouse, tmp_path: Path
+) -> None:
+    """Its row is set aside, everything else of the input is as it was: no table has a new snapshot.
+
+    The days end with what they began: this changes nothing for the other tests of the module.
+    """
+    assert days
+    before, contents = lakehouse.snapshots(), lakehouse.contents()
+    for source, breaks in PLANTED.items():
+        done = lakehouse.land(source, planted(source, tmp_path / source))
+        assert (done.rows, done.snapshots) == (0, {}), source
+        assert done.unchanged > 0 or source == "notion"
+        assert done.quarantined == Counter(reason for _, _, reason in breaks), source
+    # The rows of log files are made by Loreline itself: there the contract is what is planted.
+    contracts = shutil.copytree(lakehouse.settings.contracts_folder, tmp_path / "contracts")
+    file = contracts / "raw_log_files.lines.odcs.yaml"
+    texts = "- name: text\n        logicalType: "
+    assert file.read_text().count(texts) == 1
+    file.write_text(file.read_text().replace(f"{texts}string", f"{texts}array"))
+    strict = dataclasses.replace(lakehouse.settings, contracts=str(contracts))
+    logs = planted("log_files", tmp_path / "log_files")
+    with (logs / "pantry.jsonl").open("a") as log:
+        log.write((logs / "pantry.jsonl").read_text().splitlines()[-1] + "\n")
+    with pytest.raises(StepError, match=r"type change: .* text is of type array"):
+        dataclasses.replace(lakehouse, settings=strict).land("log_files", logs)
+
+    build = lakehouse.build("build", "--exclude-resource-type", "unit_test")
+    assert not build.encoded
+    assert lakehouse.snapshots() == before
+    assert lakehouse.contents() == contents
+    lakehouse.check_contents()

@@ -2,10 +2,12 @@
 
 import dataclasses
 import json
+import re
 import shutil
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import ClassVar
+from urllib.parse import unquote
 
 import pytest
 
@@ -282,6 +284,43 @@ def test_a_contract_that_stops_leaves_everything_as_it_was(settings, land, sourc
     assert land(source, [*good, form.record(3), form.record(4)]).rows == 2
 
 
+# Versions of a row that says who may read something, each of them more than the contract knows.
+TELL_READERS = {
+    ("linear", "teams"): [
+        {"id": "t", "key": "ENG", "name": "Engineering", "visibility": visibility, **fields}
+        for visibility, fields in (
+            *(("public", {}), ("secret", {}), (["public"], {}), (None, {"members": ["u1"]})),
+            ("private", {"key": 7}),
+        )
+    ],
+    ("google_docs", "files"): [
+        {"id": "f", "kind": "drive#file", "permissions": [{"type": "anyone"}], **fields}
+        for fields in (
+            *({}, {"permissions": "none"}, {"permissions": [], "name": ["x"]}),
+            *({"permissions": [], "modifiedTime": 7}, {"permissions": [], "trashed": "soon"}),
+        )
+    ],
+    ("slack", "channels"): [
+        {"id": "C1", "name": "general", "is_private": True, **fields}
+        for fields in ({"is_private": False}, {"members": "all"}, {"name": ["x"]})
+    ],
+}
+
+
+@pytest.mark.parametrize(("source", "table"), TELL_READERS)
+def test_what_says_who_may_read_lands_whatever_it_breaks(settings, land, source, table, tmp_path):
+    """Set aside, it would leave in force what was said before; staging reads it as a no."""
+    for n, version in enumerate(TELL_READERS[source, table]):
+        write(tmp_path / str(n), "export.json", {"exported_at": f"2026-10-0{n + 1}T00:00:00Z"})
+        write(tmp_path / str(n), f"{table}.json", [version])
+        summary = load(settings, source, tmp_path / str(n))
+        assert summary.landed[table] == 1 and not summary.quarantined
+        assert {(b["table"], b["done"]) for b in summary.broken} == (
+            {(table, "warn")} if n else set()
+        )
+    assert set_aside(settings) == []
+
+
 # Of those that are not here, as many.
 VOLUMES = {"gateway": 600, "evaluation": 800}
 MANY = 200
@@ -312,6 +351,38 @@ def test_too_few_rows_delete_nothing(settings, land):
     held = land("slack", [Slack.record(n) for n in range(20)], on_breach="quarantine")
     assert (held.rows, held.tombstones) == (0, 0)
     assert snapshots(settings, "slack") == before
+
+
+@pytest.fixture
+def small_packages(monkeypatch):
+    """Loads are cut into packages of 20 rows, as if they were far larger."""
+    monkeypatch.setattr("dlt_sources.landing.SLICE_ROWS", 20)
+    monkeypatch.setattr("dlt_sources.landing.PACKAGE_BYTES", 1)
+    monkeypatch.setattr("dlt_sources.pipeline.PACKAGE_BYTES", 1)
+
+
+def test_too_many_rows_stop_before_the_package_that_is_too_many(settings, land, small_packages):
+    land("slack", [Slack.record(n) for n in range(10)])
+    with pytest.raises(LorelineError, match="80 rows were observed so far, after 10 in recent"):
+        land("slack", [Slack.record(n) for n in range(200)])
+    # Up to 60 are nothing sudden.
+    count = "select count(*) from {lake}_slack.messages"
+    assert query(settings, count) == [(60,)]
+    held = land("slack", [Slack.record(n) for n in range(200)], on_breach="quarantine")
+    assert (held.rows, held.quarantined) == (0, {"contract: volume change": 140})
+    assert [(b["rule"][:22], b["done"]) for b in held.broken] == [
+        ("200 rows were observed", "quarantine")
+    ]
+    assert land("slack", [Slack.record(n) for n in range(200)], on_breach="warn").rows == 140
+
+
+def test_too_few_rows_of_a_large_input_land_and_delete_nothing(settings, land, small_packages):
+    land("slack", [Slack.record(n) for n in range(200)])
+    # Only at the end is it known that they are few: what is changed in them has landed.
+    with pytest.raises(LorelineError, match="70 rows were observed, after 200 in recent"):
+        land("slack", [Slack.record(n, text="ho") for n in range(70)])
+    texts = "select payload ->> '$.text', count(*), count_if(is_deleted) from {lake}_slack.messages"
+    assert query(settings, f"{texts} group by 1 order by 1") == [("hi", 200, 0), ("ho", 70, 0)]
 
 
 def test_an_input_that_says_that_it_is_partial_may_be_as_small_as_it_likes(
@@ -406,14 +477,19 @@ def run(settings, capsys):
     return command
 
 
-def test_what_is_landed_is_checked_by_its_newest_versions(settings, land, run, tmp_path):
+def test_what_is_landed_is_checked_by_its_newest_versions(
+    settings, land, run, tmp_path, monkeypatch
+):
     good = [Gateway.record(n) for n in range(3)]
     land("gateway", good)
     land("evaluation", [Evaluation.record(1, is_deleted="no")], on_breach="warn")
     land("evaluation", [Evaluation.record(1), Evaluation.record(2)])
     land("slack", [Slack.record(1), Slack.record(2, text=None)], on_breach="warn")
-    code, out, _ = run("contracts", "check", "--json")
+    monkeypatch.setattr("loreline.cli.progress.SECONDS_BETWEEN_LINES", 0)
+    code, out, error = run("contracts", "check", "--json")
     assert code == 1
+    # What goes on is said while it does, and does not disturb what is read by others.
+    assert "checking: raw_slack.messages: 2 rows\n" in error
     (broken,) = (rule for rule in json.loads(out) if rule["state"] == "broken")
     assert broken == {
         "contract": "raw_slack.messages",
@@ -437,7 +513,20 @@ def test_what_is_landed_is_checked_by_its_newest_versions(settings, land, run, t
 def checked(settings):
     from loreline.cli.contracts import _of_lake
 
-    return _of_lake(settings, None)
+    return _of_lake(settings, None, lambda line: None)
+
+
+def test_what_is_stale_is_an_error_too(settings, land, run):
+    land("gateway", [Gateway.record(1)])
+    with connect(settings, autocommit=True) as connection:
+        connection.execute(
+            f"update {settings.prefix}operations.source_freshness"
+            " set last_landed_at = last_landed_at - interval '40 days'"
+        )
+    code, out, _ = run("contracts", "check", "gateway")
+    assert code == 1 and "rows landed within 30 days" in out and "40 days ago" in out
+    code, out, _ = run("contracts", "check", "--help")
+    assert "a table is stale" in " ".join(out.split())
 
 
 def test_files_are_checked_before_they_land(settings, land, run, tmp_path):
@@ -459,12 +548,27 @@ def test_files_are_checked_before_they_land(settings, land, run, tmp_path):
 
 def test_the_last_results_are_shown_as_a_site(land, run, tmp_path):
     land("gateway", [Gateway.record(1), Gateway.record(2, specversion="<b>2</b>")])
+    # What stopped a load is shown, too: by its rows, and by their number.
+    land("evaluation", [Evaluation.record(1)])
+    with pytest.raises(LorelineError):
+        land("evaluation", [Evaluation.record(2, is_deleted="no")], on_breach="stop")
+    land("slack", [Slack.record(1)])
+    with pytest.raises(LorelineError):
+        land("slack", [Slack.record(n) for n in range(MANY)])
     code, out, _ = run("contracts", "docs", "--to", str(tmp_path / "site"))
-    assert code == 0 and "1 tables with a result" in out
+    assert code == 0 and "5 tables with a result" in out
     index = (tmp_path / "site" / "index.html").read_text()
-    assert "raw_gateway.events" in index and "1 broken" in index
-    pages = "".join(page.read_text() for page in (tmp_path / "site").rglob("*.html"))
-    assert "&lt;b&gt;2&lt;/b&gt;" in pages and "<b>2</b>" not in pages
+    shown = {}
+    for table in ("raw_gateway.events", "raw_evaluation.items", "raw_slack.messages"):
+        row = index[index.index(table) :].partition("</tr>")[0]
+        assert "1 broken" in row
+        (link,) = re.findall(r'href="(validations/[^"]+)"', row)
+        shown[table] = (tmp_path / "site" / unquote(link)).read_text()
+    assert "specversion is one of 1.0" in shown["raw_gateway.events"]
+    assert "&lt;b&gt;2&lt;/b&gt;" in shown["raw_gateway.events"]
+    assert "is_deleted is of type boolean" in shown["raw_evaluation.items"]
+    assert "200 rows were observed, after 1 in recent loads" in shown["raw_slack.messages"]
+    assert not any("<b>2</b>" in page.read_text() for page in (tmp_path / "site").rglob("*.html"))
 
 
 def test_what_landed_says_of_contracts_is_printed(settings, run, tmp_path):

@@ -8,11 +8,13 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import dlt
 import pyarrow as pa
 import pytest
 
 from dlt_sources import load
 from dlt_sources.gateway import _problem as gateway_problem
+from dlt_sources.retry import retry
 from loreline.cli import main
 from loreline.errors import LorelineError
 from loreline.lake import duck
@@ -169,6 +171,32 @@ def test_what_broke_a_contract_lands_as_it_would_have(
     told = {"exported_at": "2026-10-02T00:00:00Z"}
     again = load(settings, "notion", put(tmp_path / "b", {"u.json": user, "export.json": told}))
     assert (again.rows, again.outdated) == (0, 1)
+
+
+def test_what_an_interrupted_load_left_is_newer_than_what_is_tried_again(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def item(day: int, *texts: object) -> Path:
+        told = {"evaluation_set": "s", "item_id": "i", "texts": texts, "is_deleted": False}
+        files = {"items.json": [told], "export.json": {"exported_at": f"2026-10-0{day}T00:00:00Z"}}
+        return put(tmp_path / str(day), files)
+
+    def die(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    load(settings, "evaluation", item(1, 7))
+    ((kept,),) = rows(settings, "select fingerprint from {}.quarantine")
+    with monkeypatch.context() as patched:
+        patched.setattr(dlt.Pipeline, "load", die)
+        with pytest.raises(KeyboardInterrupt):
+            load(settings, "evaluation", item(2, "newer"))
+    monkeypatch.setattr("dlt_sources.evaluation._problem", lambda item: None)
+    assert retry(settings, "evaluation", [kept]) == {"known": 1}
+    with duck.connect(settings) as lake:
+        table = f"lake.{settings.prefix}raw_evaluation.items"
+        assert lake.execute(f"select payload ->> '$.texts[0]' from {table}").fetchall() == [
+            ("newer",)
+        ]
 
 
 def test_a_source_without_news_was_looked_at_all_the_same(

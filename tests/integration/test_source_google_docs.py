@@ -74,7 +74,7 @@ def test_only_a_complete_export_deletes_and_what_is_unreadable_is_not_absent(set
     part = [document("d0"), file("d0")]
     assert load(settings, "google_docs", write(tmp_path / "2", DAY_2, *part)).tombstones == 0
     # d1 is there and cannot be read; nobody can say whose the last line is.
-    broken = [*part, {"documentId": "d1", "tabs": 7}, file("d1", trashed="?")]
+    broken = [*part, {"documentId": "d1", "tabs": 7}, file("d1")]
     unknown = write(tmp_path / "3", DAY_2, *broken, {"documentId": None}, complete=True)
     assert load(settings, "google_docs", unknown).tombstones == 0
     complete = write(tmp_path / "4", DAY_3, *broken, complete=True)
@@ -83,6 +83,21 @@ def test_only_a_complete_export_deletes_and_what_is_unreadable_is_not_absent(set
     assert states(settings, "documents") == states(settings, "files") == gone
     back = write(tmp_path / "5", DAY_4, *everything, complete=True)
     assert load(settings, "google_docs", back).landed == {"documents": 2, "files": 2}
+
+
+def test_a_table_of_which_an_export_says_nothing_is_not_swept(settings, tmp_path):
+    everything = [each for n in range(3) for each in (document(f"d{n}"), file(f"d{n}"))]
+    load(settings, "google_docs", write(tmp_path / "1", DAY_1, *everything))
+    # The files were forgotten, then the documents: each export tells of the other table alone.
+    texts = write(tmp_path / "2", DAY_2, document("d0"), document("d1"), complete=True)
+    assert load(settings, "google_docs", texts).tombstones == 1
+    told = write(tmp_path / "3", DAY_3, {"files": [file("d0")]}, complete=True)
+    assert load(settings, "google_docs", told).tombstones == 2
+    assert states(settings, "documents") == {"d0": [False], "d1": [False], "d2": [False, True]}
+    assert states(settings, "files") == {"d0": [False], "d1": [False, True], "d2": [False, True]}
+    # An empty list is one.
+    nothing = write(tmp_path / "4", DAY_4, {"files": []}, complete=True)
+    assert load(settings, "google_docs", nothing).tombstones == 1
 
 
 def test_a_sweep_of_too_much_deletes_nothing(settings, tmp_path, monkeypatch):

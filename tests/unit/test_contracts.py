@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import json
 import re
 from datetime import UTC, datetime
@@ -66,7 +67,7 @@ IN_READERS = {
     "raw_review.labels": {"label_id"},
     "raw_judge.judgements": {"judgement_id"},
     "raw_google_docs.documents": {"documentId", "suggestionsViewMode"},
-    "raw_google_docs.files": {"id"},
+    "raw_google_docs.files": {"id", "modifiedTime"},
     "raw_incident_reports.reports": {"file"},
     "raw_log_files.lines": {"start"},
     **{
@@ -85,7 +86,7 @@ UNREAD = {
 
 SOURCE = re.compile(r'source\("(\w+)", "(\w+)"\)')
 PATH = re.compile(
-    r'(?:json_text|json_text_list|json_field_list)\("(?:source\.)?payload", "\$\.([^"]+)"'
+    r'(?:json_text|json_list|json_text_list|json_field_list)\("(?:source\.)?payload", "\$\.([^"]+)"'
 )
 
 
@@ -281,6 +282,35 @@ def test_what_a_contract_says_and_nobody_checks_is_refused(
         written(tmp_path, CONTRACT.replace(old, new))
 
 
+def test_what_is_done_with_a_breach_is_said_for_all_for_a_field_or_for_its_values(
+    tmp_path: Path,
+) -> None:
+    custom = "customProperties: [{property: onBreach, value: %s}]"
+    text = CONTRACT.replace("status: active", f"status: active\n{custom % 'stop'}")
+    text = text.replace("      - name: in\n", f"      - name: in\n        {custom % 'warn'}\n")
+    assert text.count("onBreach") == 2
+    done = {rule.text: rule.on_breach for rule in written(tmp_path, text).rules}
+    assert done["in is of type object"] == done['in.it\'s "so" is of type boolean'] == "warn"
+    assert {rule for rule, on_breach in done.items() if on_breach == "stop"} == {
+        *("id is there", "id is of type string", "kind is of type string", "kind is one of a, b"),
+        *("size is of type number or integer", "count is of type integer"),
+        *("open is of type object", "either is of type string or array"),
+    }
+
+
+def test_rows_that_say_who_may_read_are_never_set_aside() -> None:
+    """Set aside, one would leave in force what was said before."""
+    for table, field in [
+        ("raw_google_docs.files", ""),
+        ("raw_linear.issues", "team"),
+        ("raw_linear.issues", "sharedAccess"),
+        ("raw_linear.teams", ""),
+        ("raw_slack.channels", ""),
+    ]:
+        rules = [rule for rule in CONTRACTS[table].rules if rule.text.startswith(field)]
+        assert rules and {rule.on_breach for rule in rules} == {"warn"}, table
+
+
 @pytest.mark.parametrize("page", ["contracts.md", "adding-a-source.md"])
 def test_the_contract_in_the_documentation_is_one(page: str, tmp_path: Path) -> None:
     (text,) = re.findall(
@@ -291,6 +321,23 @@ def test_the_contract_in_the_documentation_is_one(page: str, tmp_path: Path) -> 
     file = tmp_path / f"{name}.odcs.yaml"
     file.write_text(text)
     assert odcs.read(file).rules
+
+
+def test_the_documentation_says_of_which_tables_the_number_of_rows_is_judged() -> None:
+    page = (PROJECT_ROOT / "docs" / "contracts.md").read_text()
+    section = page.partition("### How many rows are usual")[2]
+    told = {}
+    for tables, bounds, inputs in re.findall(r"^\| (`raw_.*) \| (.*) \| (.*) \|$", section, re.M):
+        factors = [float(factor) for factor in re.findall(r"[\d.]+", bounds)]
+        needs_word = inputs.startswith("only")
+        for pattern in re.findall(r"`(.+?)`", tables):
+            for name in fnmatch.filter(CONTRACTS, pattern):
+                told[name] = (*factors, needs_word) if factors else None
+    judged = {
+        name: volume and (volume.least, volume.most, volume.needs_word)
+        for name, volume in ((name, contract.volume) for name, contract in CONTRACTS.items())
+    }
+    assert told == judged
 
 
 def test_bounds_leave_small_numbers_alone() -> None:

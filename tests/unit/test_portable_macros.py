@@ -270,6 +270,25 @@ CASES = [
         },
     ),
     *each(
+        "json_list",
+        "json_list('p', '$.l')",
+        "p string",
+        {
+            "objects": ('{"l": [{"a": 1}, {"b": [2]}]}', ['{"a":1}', '{"b":[2]}']),
+            "numbers": ('{"l": [1, null]}', ["1", None]),
+            "empty": ('{"l": []}', []),
+            "no list": ('{"l": {"a": 1}}', None),
+            "missing": ("{}", None),
+            "null": (None, None),
+        },
+    ),
+    *each(
+        "json_list",
+        """json_text(list_at(json_list('p', '$.l'), 1), '$.a')""",
+        "p string",
+        {"object": ('{"l": [{"a": "x"}]}', "x"), "no object": ('{"l": ["{"]}', None)},
+    ),
+    *each(
         "list_head",
         "list_head('l', 2)",
         "l array<string>",

@@ -93,11 +93,7 @@ def test_objects_are_told_apart_as_objects_lines_and_answers(tmp_path):
             *("wrong_type", "documents", "d1"),
         ),
         (file(""), "missing_id", "files", None),
-        (file(modifiedTime="soon"), "wrong_type", "files", "d1"),
-        (file(createdTime=7), "wrong_type", "files", "d1"),
-        (file(trashed="no"), "wrong_type", "files", "d1"),
-        (file(permissions={}), "wrong_type", "files", "d1"),
-        (file(permissions=["anyone"]), "wrong_type", "files", "d1"),
+        (file(7), "wrong_type", "files", None),
     ],
 )
 def test_what_is_wrong_is_set_aside_and_is_not_absent(tmp_path, value, reason, table, identity):
@@ -107,6 +103,23 @@ def test_what_is_wrong_is_set_aside_and_is_not_absent(tmp_path, value, reason, t
     assert json.loads(rejects[0].raw) == value
     assert found.unreadable == ({identity} if identity else set())
     assert found.is_whole == bool(identity)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"modifiedTime": "soon"},
+        {"createdTime": 7, "name": ["x"]},
+        {"permissions": {}, "owners": "me"},
+        {"permissions": ["anyone"], "lastModifyingUser": []},
+        {"trashed": "no"},
+    ],
+)
+def test_what_is_wrong_with_a_file_lands_since_it_says_who_may_read(tmp_path, fields):
+    _, (landed,), rejects, found = read(tmp_path, a=file(**fields))
+    assert (landed.external_id, landed.is_deleted) == ("d1", False)
+    assert landed.payload == file(**fields) and FILES.hashes(landed.payload)
+    assert not rejects and not found.unreadable
 
 
 def test_a_broken_element_of_an_answer_is_set_aside_alone(tmp_path):

@@ -216,7 +216,6 @@ def test_a_list_of_labels_that_goes_on_sets_its_issue_aside(tmp_path):
         ({"issues.jsonl": [issue(trashed="yes")]}, ("wrong_type", "issues", "i1")),
         ({"issues.jsonl": [issue(estimate=True)]}, ("wrong_type", "issues", "i1")),
         ({"issues.jsonl": [issue(assignee="u1")]}, ("wrong_type", "issues", "i1")),
-        ({"issues.jsonl": [issue(team={"id": 1})]}, ("wrong_type", "issues", "i1")),
         ({"issues.jsonl": [issue(labels={"nodes": [1]})]}, ("wrong_type", "issues", "i1")),
         ({"issues.jsonl": [issue(labels=["a"])]}, ("wrong_type", "issues", "i1")),
         ({"issues.jsonl": [issue(previousIdentifiers="E-1")]}, ("wrong_type", "issues", "i1")),
@@ -237,6 +236,40 @@ def test_a_bad_record_is_set_aside_and_the_rest_is_read(tmp_path, files, expecte
     assert [item.external_id for item in landed["issues"]] == ["i9"]
     assert [item.external_id for item in landed["comments"]] == ["c1"]
     assert rejects == [expected]
+
+
+@pytest.mark.parametrize(
+    ("table", "fields"),
+    [
+        ("issues", {"team": "ENG"}),
+        ("issues", {"team": {"id": 1}}),
+        ("issues", {"sharedAccess": [], "team": None}),
+        ("issues", {"sharedAccess": {"sharedWithUsers": ["u1"]}}),
+        ("teams", {"visibility": ["public"], "private": "no"}),
+        ("teams", {"key": 7, "name": {}, "updatedAt": "soon"}),
+        ("teams", {"members": ["u1"]}),
+        ("teams", {"members": 7}),
+        ("teams", {"members": {"nodes": ["u1"], "pageInfo": {"hasNextPage": True}}}),
+        ("teams", {"members": {"nodes": None}}),
+    ],
+)
+def test_what_says_who_may_read_lands_whatever_it_holds(tmp_path, table, fields):
+    given = {"issues": issue(), "teams": {"id": "t1", "key": "ENG", "name": "Engineering"}}[table]
+    landed, rejects = read(tmp_path, {f"{table}.jsonl": [given | fields]})
+    (item,) = landed[table]
+    assert {name: item.payload.get(name) for name in fields} == fields
+    assert TABLES[table].hashes(item.payload) and not rejects
+
+
+def test_a_team_lands_with_the_members_that_are_there(tmp_path):
+    def team(*members, goes_on):
+        nodes = connection(*({"id": member} for member in members), goes_on=goes_on)
+        return {"id": "t1", "key": "ENG", "name": "Engineering", "members": nodes}
+
+    part = answer(teams=connection(team("u2", goes_on=True)))
+    landed, rejects = read(tmp_path, {"a.json": part})
+    assert [item.payload["members"]["nodes"] for item in landed["teams"]] == [[{"id": "u2"}]]
+    assert rejects == [("missing_nodes", "teams", "t1")]
 
 
 def test_lines_that_cannot_be_read_leave_their_table_in_doubt(tmp_path):

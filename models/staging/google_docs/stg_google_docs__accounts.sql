@@ -26,7 +26,7 @@ named as (
         {{ json_text("owner.element", "$.displayName") }} as name,
         cast(null as string) as deleted
     from source,
-        {{ unnest_with_position(json_text_list("source.payload", "$.owners"), "owner") }}
+        {{ unnest_with_position(json_list("source.payload", "$.owners"), "owner") }}
 
     union all
 
@@ -37,7 +37,7 @@ named as (
         {{ json_text("permission.element", "$.displayName") }} as name,
         {{ json_text("permission.element", "$.deleted") }} as deleted
     from source,
-        {{ unnest_with_position(json_text_list("source.payload", "$.permissions"), "permission") }}
+        {{ unnest_with_position(json_list("source.payload", "$.permissions"), "permission") }}
 
     union all
 

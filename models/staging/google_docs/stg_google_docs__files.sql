@@ -26,14 +26,17 @@ permissions as (
         lower({{ json_text("permission.element", "$.domain") }}) as domain,
         {{ json_text("permission.element", "$.view") }} as view_name,
         {{ json_text("permission.element", "$.deleted") }} as deleted,
+        {{ json_text("source.payload", "$.trashed") }} as trashed,
+        {{ json_text("permission.element", "$.expirationTime") }} as expiration,
         {{ iso_to_timestamp(json_text("permission.element", "$.expirationTime")) }} as expires_at,
         source.observed_at
     from source,
-        {{ unnest_with_position(json_text_list("source.payload", "$.permissions"), "permission") }}
+        {{ unnest_with_position(json_list("source.payload", "$.permissions"), "permission") }}
 
 ),
 
--- A permission of the view `metadata` shows that there is a file, not what is in it.
+-- A permission of the view `metadata` shows that there is a file, not what is in it. What does not
+-- say that it holds, in words that are known, does not.
 readers as (
 
     select
@@ -45,9 +48,10 @@ readers as (
         end as principal
     from permissions
     where
-        coalesce(deleted, 'false') <> 'true'
-        and coalesce(view_name, '') <> 'metadata'
-        and (expires_at is null or expires_at > observed_at)
+        coalesce(trashed, 'false') in ('false', 'true')
+        and coalesce(deleted, 'false') = 'false'
+        and coalesce(view_name, 'published') = 'published'
+        and (expiration is null or expires_at > observed_at)
 
 ),
 
@@ -58,8 +62,10 @@ owners as (
         source._dlt_id as raw_dlt_id,
         'google_docs:' || lower({{ json_text("owner.element", "$.emailAddress") }}) as principal
     from source,
-        {{ unnest_with_position(json_text_list("source.payload", "$.owners"), "owner") }}
-    where {{ json_text_list("source.payload", "$.permissions") }} is null
+        {{ unnest_with_position(json_list("source.payload", "$.owners"), "owner") }}
+    where
+        {{ json_list("source.payload", "$.permissions") }} is null
+        and coalesce({{ json_text("source.payload", "$.trashed") }}, 'false') in ('false', 'true')
 
 ),
 
