@@ -26,7 +26,10 @@ from loreline.settings import Settings
 Run = Callable[..., tuple[int, str, str]]
 
 BROKEN = b'{"type": "llm.chat", "id": \x1b[31m'
-ODD = {"type": ["odd"], "id": "e1", "source": "gw", "time": "2026-10-01T00:00:00Z"}
+EVENT = {"specversion": "1.0", "id": "e1", "source": "gw", "time": "2026-10-01T00:00:00Z"}
+GOOD = {**EVENT, "type": "llm.chat.completed", "data": {}}
+# What the reader refuses, and the contract would not.
+ODD = {**GOOD, "type": ""}
 
 
 @pytest.fixture
@@ -127,8 +130,11 @@ def test_a_slack_message_is_read_in_its_channel_and_deletes_no_other(
     from dlt_sources.slack import messages
 
     day, at = "till/2026-10-01.json", 1790812800
-    sent = [{"ts": f"{at + n}.000100", "text": f"message {n}", "user": "U1"} for n in range(3)]
-    sent[1]["text"] = 7
+    sent = [
+        {"type": "message", "ts": f"{at + n}.000100", "text": f"message {n}", "user": "U1"}
+        for n in range(3)
+    ]
+    sent[1]["thread_ts"] = "soon"
     channels = [{"id": "C1", "name": "till"}, {"id": "C2", "name": "board"}]
     put(tmp_path / "in", {"channels.json": channels, "users.json": [], day: sent})
     assert load(settings, "slack", tmp_path / "in").quarantined == {"wrong_type": 1}
@@ -202,7 +208,7 @@ def test_what_an_interrupted_load_left_is_newer_than_what_is_tried_again(
 def test_a_source_without_news_was_looked_at_all_the_same(
     settings: Settings, run: Run, tmp_path: Path
 ) -> None:
-    inputs = put(tmp_path / "in", {"a.jsonl": {**ODD, "type": "llm.chat"}})
+    inputs = put(tmp_path / "in", {"a.jsonl": GOOD})
     commits = "select snapshot_id from {}.commits order by 1"
 
     def age(interval: str) -> None:
@@ -278,7 +284,7 @@ def test_status_says_what_is_to_be_done(settings: Settings, run: Run, tmp_path: 
         return [each["command"] for each in json.loads(out)["attention"]]
 
     assert needed() == ["loreline ingest --sample day_one"]
-    lines = b"\n".join([BROKEN, json.dumps({**ODD, "type": "llm.chat"}).encode()])
+    lines = b"\n".join([BROKEN, json.dumps(GOOD).encode()])
     load(settings, "gateway", put(tmp_path / "in", {"a.jsonl": lines}))
     assert needed() == ["loreline quarantine list", "loreline build"]
 
