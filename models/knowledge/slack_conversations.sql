@@ -225,9 +225,21 @@ rendered as (
         with_conversation.sent_at,
         with_conversation.author_id,
         coalesce(
-            authors.name,
-            with_conversation.author_name,
-            with_conversation.author_id,
+            nullif(
+                trim(
+                    substr(
+                        {{ replace_all(
+                            "coalesce(authors.name, with_conversation.author_name,"
+                            ~ " with_conversation.author_id)",
+                            regex("\\s+"),
+                            "' '"
+                        ) }},
+                        1,
+                        100
+                    )
+                ),
+                ''
+            ),
             'somebody'
         ) as author,
         {{ slack_markdown("with_conversation.message", "coalesce(message_names.names, '{}')") }}
@@ -245,7 +257,9 @@ rendered as (
 
 ),
 
--- A fence or a quote is one only at the start of a line.
+-- Where each message begins can be told from the body alone (loreline/knowledge/messages.py): a name
+-- is one short line, and no paragraph within a message looks like one that begins another. A fence
+-- or a quote is one only at the start of a line.
 spoken as (
 
     select
