@@ -76,7 +76,10 @@ def cut_paragraphs(
     tokenizer = load_tokenizer(configuration.tokenizer)
     known: dict[str, np.ndarray] = {}
     if configuration.algorithm == "semantic":
-        listed = (sentence_texts(text, configuration, tokenizer) for text in xquad.paragraphs)
+        listed = (
+            sentence_texts(text, configuration, tokenizer, title)
+            for text, title in zip(xquad.paragraphs, xquad.titles, strict=True)
+        )
         sentences = list(dict.fromkeys(text for texts in listed for text in texts))
         known = dict(zip(sentences, embed(sentences, settings), strict=True))
     return [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -114,6 +114,7 @@ class Answer:
         embedding_model: the variant that the question was embedded with.
         passages: best first.
         readers: the principals that may read each hit, by chunk; empty unless asked for.
+        is_partial: it holds less than was asked for, though a search that went on might find more.
     """
 
     question: Question
@@ -121,6 +122,7 @@ class Answer:
     embedding_model: str
     passages: list[Passage]
     readers: Mapping[str, Sequence[str]]
+    is_partial: bool = False
 
 
 def search(
@@ -232,7 +234,7 @@ def ask_present(
     from psycopg import IsolationLevel
 
     from loreline.postgres import connect
-    from loreline.serving.answers import candidates, highlighted, neighbours_served
+    from loreline.serving.answers import highlighted, neighbours_served
     from loreline.serving.search import search as search_postgres
 
     with connect(settings.as_reader()) as postgres:
@@ -248,19 +250,23 @@ def ask_present(
                 "embedding_model": state.embedding_model,
             },
         )
-        hits = search_postgres(
-            postgres,
-            settings,
-            question.text,
-            embed(question.text, configuration, settings),
-            question.principals,
-            candidates(question.k),
-            question.filters,
-            state.vector_collection,
-            question.shape.dense_weight,
-        )
+        embedding = embed(question.text, configuration, settings)
+
+        def nearest(count: int) -> list[Hit]:
+            return search_postgres(
+                postgres,
+                settings,
+                question.text,
+                embedding,
+                question.principals,
+                count,
+                question.filters,
+                state.vector_collection,
+                question.shape.dense_weight,
+            )
+
         neighbours = neighbours_served(postgres, settings, state.table_number, question.principals)
-        passages = _shaped(question, hits, neighbours, settings)
+        passages, is_partial = _shaped(question, nearest, neighbours, settings)
         passages = highlighted(postgres, settings, question.text, passages, state.vector_collection)
     readers = {}
     if explain:
@@ -269,7 +275,9 @@ def ask_present(
             "chunk_ids": [passage.hit.chunk_id for passage in passages],
         }
         readers = dict(lake.execute(READERS.format(prefix=settings.prefix), parameters).fetchall())
-    return Answer(question, state.vector_collection, state.embedding_model, passages, readers)
+    return Answer(
+        question, state.vector_collection, state.embedding_model, passages, readers, is_partial
+    )
 
 
 def ask_past(
@@ -287,39 +295,58 @@ def ask_past(
     """
     from loreline.cli.search_as_of import PastLake
     from loreline.lake.catalog import load_catalog
-    from loreline.serving.answers import candidates
 
     assert question.as_of is not None
     past = PastLake.at(load_catalog(settings), settings, question.as_of)
     chosen = past.collection(lake, collection)
     embedding = embed(question.text, chosen, settings)
-    found = past.search(
-        lake, chosen, embedding, question.principals, candidates(question.k), question.filters
-    )
-    hits = [hit for hit, _ in found]
+    readers: dict[str, Sequence[str]] = {}
+
+    def nearest(count: int) -> list[Hit]:
+        found = past.search(lake, chosen, embedding, question.principals, count, question.filters)
+        readers.update((hit.chunk_id, allowed) for hit, allowed in found)
+        return [hit for hit, _ in found]
+
+    passages, is_partial = _shaped(question, nearest, past.neighbours(lake), settings)
     return Answer(
         question,
         chosen["vector_collection"],
         chosen["embedding_model"],
-        _shaped(question, hits, past.neighbours(lake), settings),
-        {hit.chunk_id: readers for hit, readers in found} if explain else {},
+        passages,
+        readers if explain else {},
+        is_partial,
     )
 
 
 def _shaped(
-    question: Question, hits: list[Hit], neighbours: Neighbours, settings: Settings
-) -> list[Passage]:
-    """The passages that answer, made of the chunks that were found."""
-    from loreline.serving.answers import by_document, passages, rerank
+    question: Question,
+    search: Callable[[int], list[Hit]],
+    neighbours: Neighbours,
+    settings: Settings,
+) -> tuple[list[Passage], bool]:
+    """The passages that answer, and whether a search that went on might find more."""
+    from loreline.serving import answers
 
-    shape = question.shape
+    shape, k = question.shape, question.k
+
+    def made_of(hits: list[Hit]) -> list[Passage]:
+        found = answers.passages(hits, shape.neighbors, neighbours)
+        return (
+            answers.by_document(found, k, shape.per_document) if shape.per_document else found[:k]
+        )
+
+    def count(hits: list[Hit]) -> int:
+        if shape.per_document:
+            return len({hit.doc_id for hit in hits})
+        return len(made_of(hits))
+
+    hits = answers.enough(search, k, count)
+    is_partial = len(hits) >= answers.MOST_CHUNKS and count(hits) < k
     if shape.rerank and hits:
+        read = answers.candidates(k)
         with _waiting("reading question and answers together"):
-            hits = rerank(question.text, hits, settings)
-    found = passages(hits, shape.neighbors, neighbours)
-    if shape.per_document:
-        return by_document(found, question.k, shape.per_document)
-    return found[: question.k]
+            hits = [*answers.rerank(question.text, hits[:read], settings), *hits[read:]]
+    return made_of(hits), is_partial
 
 
 def embed(text: str, configuration: Mapping[str, Any], settings: Settings) -> np.ndarray:
@@ -355,6 +382,8 @@ def print_answer(answer: Answer, *, explain: bool) -> None:
         print_passage(
             None if is_further else place, passage, question.text, question.principals, readers
         )
+    if answer.is_partial:
+        say(f"No more: the {MOST_ANSWERS:,} chunks that answer best are all of these.")
 
 
 def _print_explanation(answer: Answer) -> None:
@@ -399,6 +428,7 @@ def _record(answer: Answer, *, explain: bool) -> dict[str, Any]:
         "filters": question.filters,
         "as_of": question.as_of,
         "shape": asdict(question.shape),
+        "is_partial": answer.is_partial,
         "hits": hits,
     }
 

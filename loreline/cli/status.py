@@ -27,8 +27,9 @@ WHAT_CHARACTERS = 160
 def status(as_json: Json = False) -> None:
     """Show how everything is, and what needs attention.
 
-    Services, sources, documents, what is served, and the last build. What is served is counted;
-    `loreline contents` compares it row by row. Exit code 1 when a service does not run.
+    Services, sources, documents, what is served, and the last build. Chunks that are served are
+    counted, `loreline contents` compares them row by row; coverage is how many documents are
+    served as they are now. Exit code 1 when a service does not run.
     """
     from loreline.settings import Settings
 
@@ -98,13 +99,15 @@ def _print_overview(found: Overview) -> None:
         say()
     if found.collections:
         print_table(
-            ["served", "chunks", "of", "coverage"],
+            ["served", "chunks", "expected", "documents built", "coverage"],
             [
                 [
                     f"{each.name} (default)" if each.is_default else each.name,
                     each.actual,
                     each.expected,
-                    f"{each.actual / each.expected:.0%}" if each.expected else None,
+                    each.built,
+                    # Rounded down: one document of a thousand that is not built is no 100 %.
+                    f"{each.built * 100 // each.documents}%" if each.documents else None,
                 ]
                 for each in found.collections
             ],

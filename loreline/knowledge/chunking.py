@@ -199,7 +199,7 @@ def chunk(
         configuration: how to cut.
         tokenizer: that of `configuration.tokenizer`, from `load_tokenizer`.
         title: the document's, for the context.
-        vectors: gives those of `sentence_texts`; only `semantic` asks.
+        vectors: gives those of `sentence_texts` of the same body and title; only `semantic` asks.
     """
     document = Document(body, configuration, tokenizer, title, vectors)
     return [
@@ -217,10 +217,14 @@ def chunk(
 
 
 def sentence_texts(
-    body: str, configuration: ChunkingConfiguration, tokenizer: Tokenizer
+    body: str, configuration: ChunkingConfiguration, tokenizer: Tokenizer, title: str = ""
 ) -> list[str]:
-    """The sentences whose vectors `semantic` asks for, in order; each within `max_tokens`."""
-    document = Document(body, configuration, tokenizer, "", None)
+    """The sentences whose vectors `semantic` asks for, in order; each within `max_tokens`.
+
+    The title counts: what it takes of a chunk's tokens as context decides where a sentence that is
+    too large is cut.
+    """
+    document = Document(body, configuration, tokenizer, title, None)
     return document.texts(document.sentences())
 
 

@@ -17,7 +17,7 @@ SENTENCES_AT_A_TIME = 2_048
 SENTENCES = """
 create or replace temp table sentences as
 with split as (
-    select document_version_id, sentences_of(body) as texts
+    select document_version_id, sentences_of(title, body) as texts
     from ({documents})
 )
 
@@ -34,6 +34,7 @@ where len(texts) > 1
 ORDERED = """
 select
     sentences.document_version_id,
+    sentences.text,
     known.text_hash is not null as is_known,
     case
         when len(known.embedding) = $dimensions then known.embedding
@@ -56,15 +57,15 @@ def gather_sentences(
 
     Args:
         connection: nothing else may be read from it meanwhile.
-        documents: a query that gives document_version_id and body.
+        documents: a query that gives document_version_id, title and body.
         configuration: a `semantic` one.
     """
     tokenizer = load_tokenizer(configuration.tokenizer)
 
-    def sentences_of(body: str) -> list[str]:
-        return sentence_texts(body, configuration, tokenizer)
+    def sentences_of(title: str, body: str) -> list[str]:
+        return sentence_texts(body, configuration, tokenizer, title)
 
-    connection.create_function("sentences_of", sentences_of, ["VARCHAR"], "VARCHAR[]")
+    connection.create_function("sentences_of", sentences_of, ["VARCHAR", "VARCHAR"], "VARCHAR[]")
     try:
         connection.execute(SENTENCES.format(documents=documents))
     finally:
@@ -76,7 +77,7 @@ class SentenceVectors:
 
     Args:
         connection: of its own: nothing else may be read from it meanwhile.
-        documents: a query that gives document_version_id and body.
+        documents: a query that gives document_version_id, title and body.
         configuration: a `semantic` one.
         embeddings: the table that holds the vectors.
         config_hash: of the embedding configuration.
@@ -97,7 +98,7 @@ class SentenceVectors:
             ORDERED.format(embeddings=embeddings),
             {"config_hash": config_hash, "dimensions": dimensions},
         )
-        self._vectors = self._read(ordered, dimensions)
+        self._found = self._read(ordered, dimensions)
 
     def __call__(self, texts: list[str]) -> np.ndarray:
         """Those of the next document's sentences: shape (texts, dimensions).
@@ -105,15 +106,19 @@ class SentenceVectors:
         Raises:
             LorelineError: one was not embedded.
         """
-        vectors = list(islice(self._vectors, len(texts)))
-        assert len(vectors) == len(texts), "other sentences than those that were gathered"
-        return np.stack(vectors)
+        found = list(islice(self._found, len(texts)))
+        # One sentence more or less, and each later document would be cut by another one's vectors.
+        assert [text for text, _ in found] == texts, "other sentences than those that were gathered"
+        return np.stack([vector for _, vector in found])
 
-    def _read(self, ordered: duckdb.DuckDBPyConnection, dimensions: int) -> Iterator[np.ndarray]:
+    def _read(
+        self, ordered: duckdb.DuckDBPyConnection, dimensions: int
+    ) -> Iterator[tuple[str, np.ndarray]]:
         for batch in ordered.to_arrow_reader(SENTENCES_AT_A_TIME):
             if not all(batch.column("is_known").to_pylist()):
                 raise LorelineError(
                     "sentences of new documents have no vectors",
                     "embed them first: loreline build --select sentence_embeddings+",
                 )
-            yield from batch.column("embedding").flatten().to_numpy().reshape(-1, dimensions)
+            vectors = batch.column("embedding").flatten().to_numpy().reshape(-1, dimensions)
+            yield from zip(batch.column("text").to_pylist(), vectors, strict=True)

@@ -21,7 +21,7 @@ from loreline.knowledge.source_text import (
 )
 
 # Raise it whenever the same message and names would give another Markdown.
-CANONICALIZER_VERSION = 1
+CANONICALIZER_VERSION = 2
 
 Names = Mapping[str, str]
 
@@ -44,12 +44,17 @@ _BLOCK_MARK = re.compile(
 )
 _EMPTY_LINES = re.compile(r"\n{3,}")
 _KEPT = re.compile(r"\0(\d+)\0")
+# A paragraph that begins in bold may begin as a message of a conversation does: `**Name:** …`.
+_BOLD_BEGINNING = re.compile(r"(?<=\n\n)\*\*[^\n]*")
+_COLON_IN_BOLD = re.compile(r":\*\*(?=\s|\Z)")
 
 
 def slack_markdown(message: str, names: Names) -> str:
     """Markdown of what a message says.
 
     The text; where it is empty the blocks; then attachments, except previews of links, and files.
+    No paragraph after the first looks like the beginning of another message, `**Name:** …`: there
+    the colon is behind the bold text, which shows the same.
 
     Args:
         message: JSON text of a message as history, export or event hold it; what is no JSON object
@@ -61,7 +66,8 @@ def slack_markdown(message: str, names: Names) -> str:
     parts = [_mrkdwn(content.get("text"), names) or _blocks(content.get("blocks"), names)]
     parts += [_attachment(a, names) for a in dictionaries(content.get("attachments"))]
     parts += [_file(file) for file in dictionaries(content.get("files"))]
-    return canonical_text("\n\n".join(filter(None, parts)))
+    text = canonical_text("\n\n".join(filter(None, parts)))
+    return _BOLD_BEGINNING.sub(lambda found: _COLON_IN_BOLD.sub("**:", found[0]), text)
 
 
 def _mrkdwn(text: Any, names: Names) -> str:
@@ -148,7 +154,7 @@ def _attachment(attachment: dict[str, Any], names: Names) -> str:
     ]
     for field in dictionaries(attachment.get("fields")):
         name, value = _mrkdwn(field.get("title"), names), _mrkdwn(field.get("value"), names)
-        parts.append(f"**{one_line(name)}:** {value}" if name and value else name or value)
+        parts.append(f"**{one_line(name)}**: {value}" if name and value else name or value)
     said = [part for part in parts if part]
     return "\n\n".join(said) or _mrkdwn(attachment.get("fallback"), names)
 

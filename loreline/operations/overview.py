@@ -56,12 +56,23 @@ class Source:
 
 @dataclass(frozen=True)
 class Collection:
-    """A collection of chunks: rows that it should hold, and rows that it does."""
+    """A collection of chunks, counted.
+
+    Attributes:
+        name: as one asks for it.
+        is_default: searched where none is named.
+        expected: chunks that it should hold.
+        actual: chunks that it does.
+        documents: that there are to be found.
+        built: those of them whose current version it was given, as `loreline coverage` says.
+    """
 
     name: str
     is_default: bool
     expected: int
     actual: int
+    documents: int
+    built: int
 
 
 @dataclass(frozen=True)
@@ -179,6 +190,11 @@ def _of_serving(found: Overview) -> Iterator[Attention]:
                 f"{each.name} serves {each.actual:,} chunks, not {each.expected:,}",
                 "loreline contents",
             )
+        if missing := each.documents - each.built:
+            yield Attention(
+                f"{_counted(missing, 'document')} of {each.documents:,} not built in {each.name}",
+                "loreline coverage --documents",
+            )
 
 
 def _of_upkeep(found: Overview) -> Iterator[Attention]:
@@ -224,6 +240,7 @@ def _documents(lake: duckdb.DuckDBPyConnection, settings: Settings) -> dict[str,
         f"""
         select source, count(*)
         from lake.{settings.prefix}knowledge.documents_current
+        where not is_deleted
         group by source
         order by source
         """,  # noqa: S608 - here and below, the names in it are our own
@@ -234,20 +251,10 @@ def _documents(lake: duckdb.DuckDBPyConnection, settings: Settings) -> dict[str,
 def _collections(
     postgres: psycopg.Connection[Any], lake: duckdb.DuckDBPyConnection, settings: Settings
 ) -> list[Collection] | None:
-    from loreline.lake.duck import rows_if_built
-
-    expected = rows_if_built(
-        lake,
-        f"""
-        select vector_collection, count(*)
-        from lake.{settings.prefix}serving.vector_manifest
-        where not is_deleted
-        group by vector_collection
-        """,  # noqa: S608
-    )
-    if expected is None:
+    found = _expected(lake, settings)
+    if found is None:
         return None
-    wanted = dict(expected)
+    documents, wanted = found
     schema = f"{settings.prefix}serving"
     served = postgres.execute(
         SQL(
@@ -256,12 +263,58 @@ def _collections(
             " order by is_default desc, vector_collection"
         ).format(Identifier(schema), Identifier(schema, "collections"))
     ).fetchall()
-    found = []
+    collections = []
     for name, is_default, table in served:
         query = SQL("select count(*) from {}").format(Identifier(*table.split(".")))
         ((actual,),) = postgres.execute(query).fetchall()
-        found.append(Collection(name, is_default, wanted.pop(name, 0), actual))
-    return found + [Collection(name, False, count, 0) for name, count in sorted(wanted.items())]
+        expected, built = wanted.pop(name, (0, 0))
+        collections.append(Collection(name, is_default, expected, actual, documents, built))
+    for name, (expected, built) in sorted(wanted.items()):
+        collections.append(Collection(name, False, expected, 0, documents, built))
+    return collections
+
+
+def _expected(
+    lake: duckdb.DuckDBPyConnection, settings: Settings
+) -> tuple[int, dict[str, tuple[int, int]]] | None:
+    """How many documents there are to be found; and by collection how many chunks it should hold,
+    and of how many documents it was given the current version."""
+    from loreline.lake.duck import rows_if_built
+
+    rows = rows_if_built(
+        lake,
+        f"""
+        with findable as (
+            select document_version_id
+            from lake.{settings.prefix}knowledge.documents_current
+            where not is_deleted and not is_blank
+        ),
+
+        expected as (
+            select
+                manifest.vector_collection,
+                count(*) as chunks,
+                count(distinct findable.document_version_id) filter (
+                    manifest._batch <= collections.pushed_batch
+                ) as built
+            from lake.{settings.prefix}serving.vector_manifest as manifest
+            left join findable on manifest.document_version_id = findable.document_version_id
+            left join pg.{settings.prefix}serving.collections as collections
+                on manifest.vector_collection = collections.vector_collection
+                and collections.status = 'served'
+            where not manifest.is_deleted
+            group by manifest.vector_collection
+        )
+
+        select findable.documents, expected.vector_collection, expected.chunks, expected.built
+        from (select count(*) as documents from findable) as findable
+        left join expected on true
+        """,  # noqa: S608
+    )
+    if rows is None:
+        return None
+    by_collection = {name: (chunks, built) for _, name, chunks, built in rows if name}
+    return rows[0][0], by_collection
 
 
 def _unread(connection: psycopg.Connection[Any], settings: Settings) -> list[str]:

@@ -31,6 +31,13 @@ CANDIDATES_PER_ANSWER = 4
 FEWEST_CANDIDATES = 30
 MOST_CANDIDATES = 200
 
+# `serving.search` gives no more.
+MOST_CHUNKS = 1_000
+
+# What begins a line of Markdown and not a sentence: an item, a heading, a quote, a table, a fence,
+# an indentation.
+_LINE_MARK = re.compile(r"[ \t>|]|[-*+] |#{1,6} |\d{1,9}[.)] |`{3}|~{3}")
+
 RERANK_BATCH = 16
 
 # Around a word of the question, on the way from Postgres.
@@ -64,7 +71,9 @@ class Passage:
         hit: the best of the chunks in it.
         start_char: its first character in the version's body, from 1.
         end_char: its last one.
-        text: what stands there.
+        text: what stands there, character by character, but for the white space between two chunks:
+            that is in neither of them, so it is as long as there, and line ends, or the blank
+            between two sentences.
         chunk_ids: of all hits in it, best first.
         highlights: where the words of the question are in the text, as (first, end) from 0.
     """
@@ -84,6 +93,27 @@ Neighbours = Callable[[Sequence[Hit], int], Iterable[Part]]
 def candidates(k: int) -> int:
     """How many chunks to search for, so that `k` answers can be made of them."""
     return max(k, min(max(CANDIDATES_PER_ANSWER * k, FEWEST_CANDIDATES), MOST_CANDIDATES))
+
+
+def enough(
+    search: Callable[[int], list[Hit]], k: int, answers: Callable[[list[Hit]], int]
+) -> list[Hit]:
+    """Hits of which `k` answers can be made, or all that a search gives.
+
+    One document may fill the first hundreds of places, and hits that overlap are one passage: then
+    more are searched for.
+
+    Args:
+        search: gives the best so many chunks.
+        k: answers wanted.
+        answers: how many can be made of some hits.
+    """
+    wanted = candidates(k)
+    hits = search(wanted)
+    while len(hits) == wanted < MOST_CHUNKS and answers(hits) < k:
+        wanted = min(CANDIDATES_PER_ANSWER * wanted, MOST_CHUNKS)
+        hits = search(wanted)
+    return hits
 
 
 def passages(hits: Sequence[Hit], around: int, neighbours: Neighbours) -> list[Passage]:
@@ -257,15 +287,17 @@ def _runs(parts: Sequence[Part], *, joins_neighbours: bool) -> list[list[Part]]:
 
 
 def _joined(run: Sequence[Part]) -> str:
-    """The text of parts in order, what several hold once."""
+    """The text of parts in order, what several hold once, as long as it is in the body."""
     text, reached = run[0].text, run[0].end_char
     for part in run[1:]:
         if part.end_char <= reached:
             continue
-        if part.start_char > reached + 1:
-            # Chunks leave out nothing but the white space between them.
-            text += "\n\n" + part.text
+        # Chunks leave out nothing but the white space between them.
+        gap = part.start_char - reached - 1
+        if gap > 0:
+            is_line = gap > 1 or _LINE_MARK.match(part.text)
+            text += ("\n" if is_line else " ") * gap + part.text
         else:
-            text += part.text[reached - part.start_char + 1 :]
+            text += part.text[-gap:]
         reached = part.end_char
     return text

@@ -1,5 +1,6 @@
 -- One row per link of a document version: to its parent, to another document, or out to an address.
--- What names an issue is kept by that name, and leads to the issue as soon as there is one.
+-- What names an issue or a Slack message is kept by that name, and leads to the issue as soon as
+-- there is one, and to the document that the message is in.
 {{ config(
     materialized="incremental",
     incremental_strategy="merge",
@@ -138,6 +139,7 @@ parsed as (
         ) as google_docs_id,
         regexp_extract(address, '/archives/([A-Z0-9]+)/p[0-9]{16}', 1) as slack_channel_id,
         regexp_extract(address, '/archives/[A-Z0-9]+/p([0-9]{16})', 1) as slack_ts,
+        -- Of a reply the root: its thread is a document also where the reply is not known.
         regexp_extract(address, {{ regex("[?&]thread_ts=([0-9]{10}\\.[0-9]{6})") }}, 1)
             as slack_thread_ts,
         coalesce(
@@ -167,7 +169,13 @@ resolved as (
         part,
         link_number,
         address,
-        linear_identifier,
+        case
+            when linear_identifier is not null then linear_identifier
+            when slack_channel_id = '' then cast(null as string)
+            when slack_thread_ts <> '' then slack_channel_id || ':' || slack_thread_ts
+            else
+                slack_channel_id || ':' || substr(slack_ts, 1, 10) || '.' || substr(slack_ts, 11, 6)
+        end as to_identifier,
         case
             when notion_id <> ''
                 then
@@ -175,12 +183,6 @@ resolved as (
                     || '-' || substr(notion_id, 13, 4) || '-' || substr(notion_id, 17, 4)
                     || '-' || substr(notion_id, 21, 12)
             when google_docs_id <> '' then 'google_docs:' || google_docs_id
-            when slack_thread_ts <> '' and slack_channel_id <> ''
-                then 'slack:' || slack_channel_id || ':' || slack_thread_ts
-            when slack_ts <> ''
-                then
-                    'slack:' || slack_channel_id || ':' || substr(slack_ts, 1, 10)
-                    || '.' || substr(slack_ts, 11, 6)
         end as to_doc_id
     from parsed
 
@@ -192,7 +194,7 @@ written as (
         document_version_id as from_document_version_id,
         link_number,
         to_doc_id,
-        linear_identifier as to_identifier,
+        to_identifier,
         address as to_url,
         part = 'relations' as is_relation
     from resolved
@@ -215,6 +217,24 @@ written as (
     where
         {{ newer_than_watermark(ref("linear_identifiers"), "named") }}
         and versions.document_version_id is null
+
+    union all
+
+    -- And to messages that are there, or in another document, only now.
+    select
+        known.from_document_version_id,
+        known.link_number,
+        cast(null as string) as to_doc_id,
+        known.to_identifier,
+        known.to_url,
+        false as is_relation
+    from {{ this }} as known
+    inner join {{ ref("slack_message_places") }} as placed
+        on known.to_identifier = placed.message_id
+    left join versions on known.from_document_version_id = versions.document_version_id
+    where
+        {{ newer_than_watermark(ref("slack_message_places"), "placed") }}
+        and versions.document_version_id is null
     {% endif %}
 
 ),
@@ -224,13 +244,21 @@ led as (
     select
         written.from_document_version_id,
         written.link_number,
-        coalesce(written.to_doc_id, 'linear:' || identifiers.issue_id) as to_doc_id,
+        coalesce(
+            written.to_doc_id,
+            'linear:' || identifiers.issue_id,
+            'slack:' || places.external_id,
+            -- Of a message that is not known: the document would be called so if it began with it.
+            case when written.to_identifier like '%:%' then 'slack:' || written.to_identifier end
+        ) as to_doc_id,
         written.to_identifier,
         written.to_url,
         written.is_relation
     from written
     left join {{ ref("linear_identifiers") }} as identifiers
         on written.to_identifier = identifiers.identifier
+    left join {{ ref("slack_message_places") }} as places
+        on written.to_identifier = places.message_id
 
 )
 

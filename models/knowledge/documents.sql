@@ -290,7 +290,12 @@ select
     container,
     parent_doc_id,
     created_at,
-    source_updated_at,
+    -- Nothing that is asked for by time may be lost because its source tells none.
+    coalesce(
+        source_updated_at,
+        case when version_number = 1 then created_at end,
+        observed_at
+    ) as source_updated_at,
     observed_at as valid_from,
     is_deleted,
     visibility,

@@ -225,9 +225,21 @@ rendered as (
         with_conversation.sent_at,
         with_conversation.author_id,
         coalesce(
-            authors.name,
-            with_conversation.author_name,
-            with_conversation.author_id,
+            nullif(
+                trim(
+                    substr(
+                        {{ replace_all(
+                            "coalesce(authors.name, with_conversation.author_name,"
+                            ~ " with_conversation.author_id)",
+                            regex("\\s+"),
+                            "' '"
+                        ) }},
+                        1,
+                        100
+                    )
+                ),
+                ''
+            ),
             'somebody'
         ) as author,
         {{ slack_markdown("with_conversation.message", "coalesce(message_names.names, '{}')") }}
@@ -245,7 +257,9 @@ rendered as (
 
 ),
 
--- A fence or a quote is one only at the start of a line.
+-- Where each message begins can be told from the body alone (loreline/knowledge/messages.py): a
+-- name is one short line, and no paragraph within a message looks like one that begins another. A
+-- fence or a quote is one only at the start of a line.
 spoken as (
 
     select
@@ -278,6 +292,7 @@ conversations as (
         anchor_day,
         conversation_ts,
         {{ ordered_string_agg("line", "\n\n", "ts") }} as body,
+        {{ ordered_list("ts", "ts") }} as message_ts,
         {{ arg_min("text", "ts") }} as first_text,
         {{ arg_min("author_id", "ts") }} as author_id,
         min(sent_at) as created_at,
@@ -331,6 +346,7 @@ described as (
                 prefixed_list("coalesce(channels.member_ids, " ~ list_of([]) ~ ")", "slack:")
             ) }}
         end as allowed_principals,
+        conversations.message_ts,
         conversations.raw_dlt_id,
         false as is_deleted
     from conversations
@@ -361,6 +377,7 @@ select
     (select max(versions.observed_at) from versions) as observed_at,
     known.visibility,
     known.allowed_principals,
+    {{ list_of([]) }} as message_ts,
     known.raw_dlt_id,
     true as is_deleted
 from {{ this }} as known

@@ -101,7 +101,18 @@ def _tables(pages: Mapping[str, Page]) -> dict[str, list[dict[str, Any]]]:
             }
         ],
         "knowledge.chunks": [
-            {key: c[key] for key in ("chunk_id", "text", "heading_path")} for c in chunks
+            {
+                key: chunk[key]
+                for key in (
+                    "chunk_id",
+                    "chunk_index",
+                    "text",
+                    "heading_path",
+                    "start_char",
+                    "end_char",
+                )
+            }
+            for chunk in chunks
         ],
         "knowledge.documents_current": [
             {

@@ -187,10 +187,13 @@ class TestGoingOn:
     """What incremental models make of rows that arrive later."""
 
     def test_documents_and_conversations(self, project: Project) -> None:
-        build = ("build", "--select", "+documents_current", "--exclude", "test_type:unit")
+        models = ("+documents_current", "+document_links")
+        build = ("build", "--select", *models, "--exclude", "test_type:unit")
+        address = "https://acme.slack.com/archives/C1/p1790848860000001"
+        kept = f"kept, see <{address}>"
         project.land("slack.channels", STARTED, C1={"name": "till", "kind": "public"})
         project.land("slack.users", STARTED, U1={"name": "ana"})
-        project.land("notion.pages", STARTED, p1=page("A"), p2=page("kept"))
+        project.land("notion.pages", STARTED, p1=page("A"), p2=page(kept))
         project.land(
             "slack.messages",
             STARTED,
@@ -198,12 +201,15 @@ class TestGoingOn:
             C1__1790848860_000001=message("Looking"),
         )
         project.dbt(*build)
+        assert leads_to(project, address) == "slack:C1:1790848800.000001"
 
         later = STARTED + timedelta(days=1)
         reply = message("Restarted", thread_ts="1790848860.000001")
         project.land("notion.pages", later, p1=page("B"))
         project.land("slack.messages", later, C1__1790935200_000001=reply)
         project.dbt(*build)
+        # The link is older than the thread.
+        assert leads_to(project, address) == "slack:C1:1790848860.000001"
 
         later += timedelta(days=1)
         project.land("notion.pages", later, p1=page("A"))
@@ -220,7 +226,7 @@ class TestGoingOn:
             ("notion:p1", 1, "A", False),
             ("notion:p1", 2, "B", False),
             ("notion:p1", 3, "A", False),
-            ("notion:p2", 1, "kept", False),
+            ("notion:p2", 1, kept, False),
             ("slack:C1:1790848800.000001", 1, "**ana:** Till is down\n\n**ana:** Looking", False),
             ("slack:C1:1790848800.000001", 2, "**ana:** Till is down", False),
             ("slack:C1:1790848800.000001", 3, "", True),
@@ -340,6 +346,15 @@ def issues(project: Project) -> dict[tuple[str, int], str]:
         " where source = 'linear'"
     )
     return {(external_id, number): body for external_id, number, body in rows}
+
+
+def leads_to(project: Project, address: str) -> str | None:
+    """The document that the only link with this address leads to."""
+    rows = project.query(
+        f"select to_doc_id from {{lake}}knowledge.document_links where to_url = '{address}'"
+    )
+    ((doc_id,),) = rows
+    return doc_id
 
 
 def links(project: Project) -> dict[str, str | None]:
@@ -676,6 +691,7 @@ BREACHES = [
     again("seeds.label_categories", "'odd' as polarity"),
     again("knowledge.google_docs_documents"),
     again("knowledge.slack_conversations"),
+    again("knowledge.slack_message_places"),
     again("knowledge.linear_issues"),
     again("knowledge.linear_identifiers"),
     again("knowledge.log_windows"),

@@ -7,13 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loreline.cli.search import Shape
+from loreline.cli.search import Question, Shape, _shaped
 from loreline.errors import LorelineError
 from loreline.serving.answers import (
     MOST_CANDIDATES,
     Part,
     by_document,
     candidates,
+    enough,
     passages,
     rerank,
 )
@@ -78,11 +79,11 @@ def test_what_only_touches_stays_apart():
 
 
 def test_neighbours_widen_and_join():
-    parts = [part("a", n, 100 * n + 1, 100 * n + 99) for n in range(6)]
+    parts = [part("a", n, 96 * n + 1, 96 * n + 95) for n in range(6)]
     found = passages([hit(parts[1])], 1, beside(*parts))
-    # The blank between chunks, which is in none of them, becomes a paragraph's end.
-    assert [passage.text for passage in found] == ["\n\n".join(p.text for p in parts[:3])]
-    assert (found[0].start_char, found[0].end_char) == (1, 299)
+    # The blank between chunks, which is in none of them, stays one.
+    assert [passage.text for passage in found] == [BODY[:287]]
+    assert (found[0].start_char, found[0].end_char) == (1, 287)
     found = passages([hit(parts[0]), hit(parts[3])], 1, beside(*parts))
     assert [passage.chunk_ids for passage in found] == [("a/0", "a/3")]
     found = passages([hit(parts[0]), hit(parts[5])], 1, beside(*parts))
@@ -116,11 +117,83 @@ def test_any_hits_are_in_one_passage_each_and_texts_are_the_bodys(spans, around)
     assert sorted(chunk for passage in found for chunk in passage.chunk_ids) == sorted(
         hit(p).chunk_id for p in parts[::2]
     )
+    for passage in found:
+        said = BODY[passage.start_char - 1 : passage.end_char]
+        # Here parts may leave out words, too.
+        assert passage.text == said or (around and len(passage.text) == len(said))
     if not around:
-        for passage in found:
-            assert passage.text == BODY[passage.start_char - 1 : passage.end_char]
         places = sorted((passage.start_char, passage.end_char) for passage in found)
         assert all(one[1] < other[0] for one, other in pairwise(places))
+
+
+PAGE = """\
+# Till
+
+It takes cash. It takes cards. It is slow
+on Mondays.
+
+- restart it
+- call the vendor
+
+    till --fast
+
+
+| a | b |
+| 1 | 2 |\
+"""
+
+
+def test_a_passage_is_as_long_as_its_part_of_the_body_and_keeps_its_lines():
+    texts = ["# Till", "It takes cash.", "It takes cards.", "It is slow", "on Mondays."]
+    texts += ["- restart it", "- call the vendor", "    till --fast", "| a | b |", "| 1 | 2 |"]
+    places = [PAGE.index(text) + 1 for text in texts]
+    parts = [
+        Part("a", n, first, first + len(text) - 1, text)
+        for n, (first, text) in enumerate(zip(places, texts, strict=True))
+    ]
+    (found,) = passages([hit(parts[4])], 9, beside(*parts))
+    assert (found.start_char, found.end_char) == (1, len(PAGE))
+    # A line end within a sentence is the one thing that cannot be told.
+    assert found.text == PAGE.replace("slow\non", "slow on")
+
+
+def found_in(names):
+    """A search that has these documents' chunks, best first, and how often it was asked."""
+    hits = [hit(part(name, n, 10 * n + 1, 10 * n + 5)) for n, name in enumerate(names)]
+    asked = []
+
+    def search(count):
+        asked.append(count)
+        return hits[:count]
+
+    return search, asked
+
+
+def documents_in(hits):
+    return len({one.doc_id for one in hits})
+
+
+def test_more_is_searched_for_where_one_document_fills_the_first_places():
+    search, asked = found_in(["long"] * 150 + ["b", "c"])
+    assert documents_in(enough(search, 3, documents_in)) == 3
+    assert asked == [30, 120, 480]
+    search, asked = found_in(["long"] * 5_000 + ["b"])
+    assert documents_in(enough(search, 2, documents_in)) == 1
+    assert asked == [30, 120, 480, 1_000]
+    search, asked = found_in(["a", "b"])
+    assert (documents_in(enough(search, 5, documents_in)), asked) == (2, [30])
+
+
+def test_an_answer_says_that_there_might_be_more():
+    def answered(names, **shape):
+        question = Question("q", ("public",), 2, {}, shape=Shape(**shape))
+        found, is_partial = _shaped(question, found_in(names)[0], beside(), Settings())
+        return [passage.hit.doc_id for passage in found], is_partial
+
+    assert answered(["a"] * 400 + ["b"], per_document=2) == (["a", "a", "b"], False)
+    assert answered(["a"] * 5_000 + ["b"], per_document=1) == (["a"], True)
+    assert answered(["a"], per_document=1) == (["a"], False)
+    assert answered(["a"] * 400) == (["a", "a"], False)
 
 
 def test_there_are_more_candidates_than_answers():

@@ -18,7 +18,13 @@ from tokenizers import decoders, models, pre_tokenizers, processors, trainers
 from loreline.embedding import DEFAULT_MODEL
 from loreline.errors import LorelineError
 from loreline.knowledge import tokens
-from loreline.knowledge.chunking import ALGORITHMS, Chunk, ChunkingConfiguration, chunk
+from loreline.knowledge.chunking import (
+    ALGORITHMS,
+    Chunk,
+    ChunkingConfiguration,
+    chunk,
+    sentence_texts,
+)
 from loreline.knowledge.sections import sections
 from loreline.knowledge.tokens import Tokenizer, load_tokenizer
 from tests.unit.hostile_bodies import EXTREME, bodies
@@ -86,7 +92,14 @@ def byte_level() -> Tokenizer:
 
 
 def assert_sound(body: str, config: ChunkingConfiguration, tokenizer: Tokenizer) -> None:
-    chunks = chunk(body, config, tokenizer, TITLE, any_vectors)
+    asked: list[str] = []
+
+    def vectors(texts: list[str]) -> np.ndarray:
+        asked.extend(texts)
+        return any_vectors(texts)
+
+    chunks = chunk(body, config, tokenizer, TITLE, vectors)
+    assert not asked or asked == sentence_texts(body, config, tokenizer, TITLE)
     assert chunks == chunk(body, config, tokenizer, TITLE, any_vectors)
     assert [c.chunk_index for c in chunks] == list(range(len(chunks)))
     covered = bytearray(len(body))

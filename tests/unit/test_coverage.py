@@ -15,6 +15,7 @@ from loreline.cli.backfill import described
 from loreline.cli.coverage import print_grid
 from loreline.embedding import EmbeddingConfiguration
 from loreline.errors import LorelineError
+from loreline.operations import overview
 from loreline.serving.coverage import coverage
 from loreline.settings import Settings
 
@@ -190,6 +191,26 @@ def test_what_was_deleted_counts_only_while_it_is_served(lake) -> None:
     push(lake, "ek", "left1")
     assert states(lake, "e") == {"left": ("stale", "deleted, and still served")}
     assert states(lake, "e", source="slack") == {}
+
+
+def test_status_counts_what_coverage_calls_built(lake) -> None:
+    names = ("all", "refused", "unpushed", "gone", "blank")
+    for name in names:
+        add_document(lake, name, f"{name} 1")
+    add_document(lake, "slack", "s 1", source="slack")
+    current = "update lake.knowledge.documents_current set"
+    lake.execute(f"{current} is_deleted = true where title = 'gone'")
+    lake.execute(f"{current} is_blank = true where title = 'blank'")
+    embed(lake, "ec", "all 1", "unpushed 1", "s 1")
+    put(lake, "pg.operations.quarantine", ("embedding", "refused 1", "ec", "300 tokens"))
+    push(lake, "ek", "all2", "all2", "refused1", "gone2")
+    push(lake, "ek", "unpushed2", batch=10)
+    # What was deleted is none, what says nothing is one that cannot be found.
+    assert overview._documents(lake, SETTINGS) == {"notion": 4, "slack": 1}
+    documents, collections = overview._expected(lake, SETTINGS)
+    assert (documents, collections) == (4, {"ek": (5, 1)})
+    (notion, slack) = coverage(lake, SETTINGS, model="e", strategy="k").cells()
+    assert (notion.built + slack.built, notion.failed) == (1, 1)
 
 
 def test_the_grid_has_a_column_for_each_source(lake, capsys, monkeypatch) -> None:

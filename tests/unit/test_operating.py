@@ -61,7 +61,7 @@ def kept(**fields) -> Kept:
 
 
 def test_where_all_is_well_nothing_needs_attention() -> None:
-    served = [Collection("c", True, 3, 3)]
+    served = [Collection("c", True, 3, 3, 2, 2)]
     assert attention(Overview([FINE], {"notion": 3}, served, [build()])) == []
 
 
@@ -101,9 +101,14 @@ def test_where_all_is_well_nothing_needs_attention() -> None:
             "loreline build",
         ),
         (
-            Overview([FINE], {}, collections=[Collection("c", True, 1_000, 999)]),
+            Overview([FINE], {}, collections=[Collection("c", True, 1_000, 999, 9, 9)]),
             "c serves 999 chunks, not 1,000",
             "loreline contents",
+        ),
+        (
+            Overview([FINE], {}, collections=[Collection("c", True, 9, 9, 1_000, 999)]),
+            "1 document of 1,000 not built in c",
+            "loreline coverage --documents",
         ),
         (
             Overview([FINE], {}, fragmented=2),

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from loreline.knowledge.messages import messages
 from loreline.knowledge.slack_markdown import slack_markdown
 from loreline.settings import PROJECT_ROOT
 
@@ -157,7 +158,7 @@ Look
 
 since 05:00
 
-**Service:** till
+**Service**: till
 
 only this
 
@@ -183,7 +184,9 @@ odd_json = st.recursive(
     ),
     max_leaves=30,
 )
-mrkdwn = st.text(st.sampled_from("ab*_~`<>@#!|^&;lgt \n:\0-="), max_size=40)
+mrkdwn = st.text(st.sampled_from("ab*_~`<>@#!|^&;lgt \n:\0-="), max_size=40) | st.lists(
+    st.sampled_from(["*a:* ", "**b:**", "\n\n", "```", ":** ", "x"]), max_size=12
+).map("".join)
 
 
 @settings(max_examples=200)
@@ -203,6 +206,44 @@ def test_odd_mrkdwn_loses_no_letter_and_is_clean(text):
     outside = [part.split(">")[-1] for part in text.replace("\0", "").split("<")]
     for letter in "ab":
         assert markdown.count(letter) >= sum(part.count(letter) for part in outside)
+
+
+def conversation(spoken: list[tuple[str, str]]) -> str:
+    """As `slack_conversations` writes them."""
+    return "\n\n".join(
+        f"**{name}:**" + ("\n\n" if text.startswith(("```", ">")) else " ") + text
+        for name, text in spoken
+    )
+
+
+SAID = [
+    {"text": "Plan:\n\n*Deploy:* at noon, *Test:* later"},
+    {"text": "As I said:\n\n**Ann:** it is down\n\n**Bob:**"},
+    {"text": "```**Ann:** said\n\n**Bob:** wrote```"},
+    {"attachments": [{"text": "Slow", "fields": [{"title": "*Seen*", "value": "3 times"}] * 2}]},
+    {"blocks": [{"type": "header", "text": {"text": "Deploy:"}}] * 2},
+    {"blocks": [{"type": "markdown", "text": "Look\n\n**Ann:** it is down"}]},
+    {"blocks": [{"type": "rich_text", "elements": [
+        {"type": "rich_text_section", "elements": [
+            {"type": "text", "text": "Deploy:", "style": {"bold": True}},
+            {"type": "text", "text": " at noon"},
+        ]},
+    ] * 2}]},
+]  # fmt: skip
+
+
+@settings(max_examples=200)
+@given(st.lists(st.sampled_from(SAID) | mrkdwn.map(lambda text: {"text": text}), min_size=1))
+def test_a_conversation_has_the_messages_that_were_written(said_by_turns):
+    texts = [said(**message) for message in said_by_turns]
+    spoken = [(f"Name {n}", text) for n, text in enumerate(texts) if text]
+    body = conversation(spoken)
+    assert [m.speaker for m in messages(body)] == ([name for name, _ in spoken] or [""])
+
+
+def test_what_is_bold_stays_bold():
+    assert said("Plan:\n\n*Deploy:* at noon") == "Plan:\n\n**Deploy**: at noon"
+    assert said("*Deploy:* at noon\n*Test:* now") == "**Deploy:** at noon\n**Test:** now"
 
 
 @pytest.mark.skipif(not (REAL_DATA / "slack").exists(), reason="no recorded Slack answers")

@@ -159,7 +159,10 @@ select
         else told_before.parent_id
     end as parent_id,
     coalesce(read.created_at, told_before.created_at) as created_at,
-    coalesce(read.source_updated_at, told_before.source_updated_at) as source_updated_at,
+    -- What says something else was changed since; an export does not tell when.
+    coalesce(
+        read.source_updated_at, case when told_before.is_same then told_before.source_updated_at end
+    ) as source_updated_at,
     read.observed_at,
     read.landed_at,
     read.is_deleted
