@@ -279,7 +279,8 @@ def test_just_the_changed_texts_are_embedded(days: dict[str, Day]) -> None:
         encoded, wanted = days[day].encoded, days[day].text_hashes
         assert sorted(encoded) == sorted(wanted - known), day
         known |= wanted
-    assert 0 < len(days["day_two"].encoded) < len(days["day_one"].encoded) / 10
+    # A day of logs is new altogether.
+    assert 0 < len(days["day_two"].encoded) < len(days["day_one"].encoded) / 8
     assert days["day_two"].text_hashes & days["day_one"].text_hashes
     assert not days["day_three"].encoded, "the page says again what it said on day one"
 
