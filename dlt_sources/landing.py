@@ -155,13 +155,16 @@ class Landing:
         Raises:
             ContractError: rows break a contract that says to stop.
         """
-        compared = self._compared(resource, observations)
-        contract = contract_of(self.settings, self.source, resource.name)
-        if contract is None:
-            yield from compared
-        else:
-            yield from self._admitted(resource, contract, compared)
-        self.quarantine.flush()
+        rows = self._compared(resource, observations)
+        if contract := contract_of(self.settings, self.source, resource.name):
+            rows = self._admitted(resource, contract, rows)
+        try:
+            for table in rows:
+                # A source may never read again what lies before rows that are committed.
+                self.quarantine.flush()
+                yield table
+        finally:
+            self.quarantine.flush()
 
     def tombstones(
         self, resource: Resource, covered: str, observed_at: datetime, max_share: float, least: int
