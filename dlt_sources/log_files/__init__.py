@@ -13,14 +13,12 @@ import dlt
 from dlt.extract import DltResource
 
 from dlt_sources.landing import Landing, raw_resource
-from dlt_sources.log_files.blocks import Block, Oversized, cut, first_lines
+from dlt_sources.log_files.blocks import REPLACED, Block, Oversized, cut, first_lines, text_of
 from dlt_sources.log_files.known import KnownFile, KnownFiles, moment_of
 from dlt_sources.log_files.places import LogFile, find
 from dlt_sources.log_files.settings import FILES, LINES, MAX_LINE_BYTES
 from dlt_sources.quarantine import Reject
 from dlt_sources.slices import Observation
-
-_REPLACED = "\ufffd"
 
 
 @dlt.source(name="log_files")
@@ -85,29 +83,31 @@ def _new_blocks_of(
     resumed = known.resume(file, stream)
     if resumed is None:
         return
-    landed = resumed.file
-    start, goes_on = landed.last_start, landed.last_continues
-    last, moment = Block(start, resumed.read, goes_on), None
-    for piece in cut(stream, begins_record, start, resumed.read, goes_on):
-        if piece.end <= landed.end:
-            continue
-        moment = moment or moment_of(landed, written_at)
-        if isinstance(piece, Oversized):
-            detail = f"a line above {MAX_LINE_BYTES} bytes, from byte {piece.start} on"
-            yield Reject("record_too_large", detail, piece.content, file.name, LINES.name)
-            last = Block(piece.end, b"")
-        else:
-            yield from _observed(file, landed, piece, moment)
+    landed, first = resumed.file, resumed.last
+    last: Block | Oversized = first
+    moment = None
+    try:
+        for piece in cut(stream, begins_record, first.start, first.content, first.continues):
+            if piece.end <= landed.end:
+                continue
+            moment = moment or moment_of(landed, written_at)
+            if isinstance(piece, Oversized):
+                detail = f"a line above {MAX_LINE_BYTES} bytes, from byte {piece.start} on"
+                yield Reject("record_too_large", detail, piece.content, file.name, LINES.name)
+            else:
+                yield from _observed(file, landed, piece, moment)
             last = piece
-    known.read_to_end(resumed, file, last)
+    finally:
+        known.passed_on(resumed, file, last)
+    known.read_to_end(resumed, file)
 
 
 def _observed(
     file: LogFile, known: KnownFile, block: Block, moment: datetime
 ) -> Iterator[Observation | Reject]:
     """A block as the row to land; bytes that are no text are replaced there, and set aside."""
-    text = block.content.decode(errors="replace").replace("\0", _REPLACED)
-    if _REPLACED in text and (lines := _undecodable(block.content)):
+    text = text_of(block.start, block.content)
+    if REPLACED in text and (lines := _undecodable(block.content)):
         detail = f"{len(lines)} lines that are not UTF-8, or hold a NUL, from byte {block.start} on"
         yield Reject("invalid_utf8", detail, b"".join(lines), file.name, LINES.name)
     yield Observation(
@@ -117,7 +117,7 @@ def _observed(
             "start": block.start,
             "end": block.end,
             "continues": block.continues,
-            "text": text.removeprefix("\ufeff") if block.start == 0 else text,
+            "text": text,
         },
         observed_at=moment,
         origin=f"{file.name}:{block.start}",
