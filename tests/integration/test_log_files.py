@@ -12,6 +12,7 @@ from dlt_sources import load
 from dlt_sources.objects import ObjectStore
 from loreline.lake import duck
 from loreline.lake.catalog import find_table, load_catalog
+from loreline.operations import quarantine
 from loreline.postgres import connect
 from loreline.settings import PROJECT_ROOT
 from tests.integration.test_dbt_project import Project
@@ -211,10 +212,24 @@ def test_what_is_no_text_is_set_aside_and_the_rest_lands(settings, inputs):
     assert lines(6, 10) in landed, "what could be read of a file that breaks off"
     again = load(settings, "log_files", str(inputs))
     assert (again.landed["lines"], again.landed["files"]) == (0, 0)
-    # When the rest has come, it lands.
+    # When the rest has come, it lands, and nothing waits any more for its sake.
     (inputs / "half.log.gz").write_bytes(half)
     load(settings, "log_files", str(inputs))
     assert lines(6, 2000) in landed_bytes(settings)
+    assert {reason for reason, *_ in quarantined(settings)} == {"invalid_utf8", "record_too_large"}
+
+
+def test_another_archive_that_breaks_off_is_set_aside_though_one_was_dropped(settings, inputs):
+    archive = inputs / "till.log.1.gz"
+    for first in (0, 5000):
+        whole = gzip.compress(lines(first, first + 2000))
+        archive.write_bytes(whole[: len(whole) // 2])
+        for _ in range(2):
+            summary = load(settings, "log_files", str(inputs))
+            assert summary.quarantined == {"broken_archive": 1}
+        selection = quarantine.Selection(source="log_files", reason="broken_archive")
+        (waiting,) = quarantine.fingerprints(settings, selection)["log_files"]
+        quarantine.drop(settings, [waiting], "seen")
 
 
 def test_a_glob_in_the_object_store(settings):
