@@ -28,7 +28,7 @@ from psycopg.sql import SQL, Identifier
 from dlt_sources.border import PACKAGE_BYTES, Border, ContractError, weight
 from dlt_sources.landed_versions import LandedVersions, Latest
 from dlt_sources.objects import ObjectStore
-from dlt_sources.quarantine import Quarantine, Reject
+from dlt_sources.quarantine import UNTIL_READ, Quarantine, Reject, storable
 from dlt_sources.sightings import Sightings
 from dlt_sources.slices import INSTANT, RAW_SCHEMA, Observation, Slice
 from dlt_sources.versions import Resource, State, microseconds, row_id
@@ -38,6 +38,7 @@ from loreline.contracts.results import recent_volume, remember_volume
 from loreline.errors import LorelineError
 from loreline.lake import duck
 from loreline.lake.catalog import find_table, load_catalog
+from loreline.operations.quarantine import leave
 from loreline.postgres import connect
 from loreline.settings import Settings
 
@@ -113,6 +114,7 @@ class Landing:
         # Whether the input says that it shows all that there is; None where it says nothing.
         self.told_complete: bool | None = None
         self._progress = progress or (lambda line: None)
+        self._whole: set[tuple[str, str]] = set()
         self._borders: dict[str, Border] = {}
         self._tables: dict[str, _RawTable] = {}
         self._last_landed_at = 0
@@ -155,13 +157,16 @@ class Landing:
         Raises:
             ContractError: rows break a contract that says to stop.
         """
-        compared = self._compared(resource, observations)
-        contract = contract_of(self.settings, self.source, resource.name)
-        if contract is None:
-            yield from compared
-        else:
-            yield from self._admitted(resource, contract, compared)
-        self.quarantine.flush()
+        rows = self._compared(resource, observations)
+        if contract := contract_of(self.settings, self.source, resource.name):
+            rows = self._admitted(resource, contract, rows)
+        try:
+            for table in rows:
+                # A source may never read again what lies before rows that are committed.
+                self.quarantine.flush()
+                yield table
+        finally:
+            self.quarantine.flush()
 
     def tombstones(
         self, resource: Resource, covered: str, observed_at: datetime, max_share: float, least: int
@@ -198,10 +203,16 @@ class Landing:
         name = f"{self.namespace}.{resource.name}"
         return f"lake.{name}" if find_table(load_catalog(self.settings), name) else None
 
+    def was_read(self, resource: Resource, origin: str) -> None:
+        """A file was read to its end: that it once was not need not wait in the quarantine."""
+        self._whole.add((resource.name, storable(origin)))
+
     def finish(self, resources: Iterable[str]) -> None:
-        """Record the load, once its rows are committed: sightings and freshness."""
+        """Record the load, once its rows are committed: sightings, what is settled, freshness."""
         for table in self._tables.values():
             table.sightings.save()
+        if self._whole:
+            self._settle()
         for resource in resources:
             self._record_freshness(resource)
 
@@ -469,6 +480,18 @@ class Landing:
         first = max(microseconds(datetime.now(UTC)), self._last_landed_at + 1)
         self._last_landed_at = first + count - 1
         return pa.array(np.arange(first, first + count)).cast(INSTANT)
+
+    def _settle(self) -> None:
+        """Take out of the quarantine what was set aside of files that were read by now."""
+        waiting = self.postgres.execute(
+            SQL(
+                "select fingerprint, resource, origin from {}"
+                " where source = %s and reason = any(%s)"
+            ).format(Identifier(f"{self.settings.prefix}operations", "quarantine")),
+            (self.source, [*UNTIL_READ]),
+        )
+        settled = [known for known, *place in waiting if tuple(place) in self._whole]
+        leave(self.postgres, self.settings, settled, "landed")
 
     def _record_freshness(self, resource: str) -> None:
         """Bring `operations.source_freshness` to what the raw table holds now."""

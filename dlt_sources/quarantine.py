@@ -18,6 +18,8 @@ from loreline.settings import Settings
 
 # Larger ones are objects; the row then holds their address.
 MAX_INLINE_BYTES = 64 * 1024
+# Of a file, not of what is in it: until it was read to its end.
+UNTIL_READ = ("broken_archive", "unreadable_file")
 _FLUSH_ROWS = 500
 
 
@@ -95,10 +97,10 @@ class Quarantine:
                 resource,
                 reject.external_id,
                 reject.reason,
-                _storable(reject.detail),
+                storable(reject.detail),
                 text,
                 uri,
-                _storable(reject.origin),
+                storable(reject.origin),
                 reject.observed_at or self.observed_at,
                 reject.source_updated_at,
                 fingerprint.hexdigest(),
@@ -125,6 +127,6 @@ class Quarantine:
         return None, self.objects.put(raw)
 
 
-def _storable(text: str) -> str:
+def storable(text: str) -> str:
     """Text as Postgres can hold it."""
     return text.replace("\0", "\\0").encode(errors="replace").decode()

@@ -51,6 +51,7 @@ NEVER_ALONE = {
     "missing_nodes": "it needs the rest of its list, which another export may bring with it",
     "record_too_large": "it is a piece of a record that is too large",
     "broken_archive": "it is what is left of a file that breaks off",
+    "unreadable_file": "the file was not read; landing its folder again tries it",
 }
 # Sources of which no record can be read without its file.
 NEVER_ALONE_FROM = {
@@ -162,7 +163,7 @@ def why_not(one: Kept) -> str:
     """Why an input cannot be read by itself; empty where it can."""
     if one.reason.startswith(CONTRACT):
         return ""
-    return NEVER_ALONE_FROM.get(one.source, NEVER_ALONE.get(one.reason, ""))
+    return NEVER_ALONE.get(one.reason, NEVER_ALONE_FROM.get(one.source, ""))
 
 
 def file_of(origin: str, raw: bytes) -> tuple[str, bytes]:

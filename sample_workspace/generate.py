@@ -13,7 +13,7 @@ import argparse
 import json
 import shutil
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -230,8 +230,17 @@ class Documents:
         title = self.reports.reports[key].meta["title"]
         return {"source": "incident_reports", "external_id": key, "title": title}
 
+    def log(self, service: str, hour: datetime) -> Json:
+        """The document of what a service logged within an hour."""
+        begins = f"{hour:%Y-%m-%d %H:%M}"
+        title = f"Log of {service}, {begins} to {hour + timedelta(hours=1):%H:%M} UTC"
+        external_id = f"{service}:{begins.replace(' ', 'T')}"
+        return {"source": "log_files", "external_id": external_id, "title": title}
+
     def place(self, place: Json) -> Json:
         """What the story calls `{page: …}`, `{issue: …}` …, or `{channel: …, thread: …}`."""
+        if "log" in place:
+            return self.log(place["log"], moment(place["hour"]))
         for kind in ("page", "issue", "document", "report"):
             if kind in place:
                 return getattr(self, kind)(place[kind])

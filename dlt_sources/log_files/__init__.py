@@ -13,14 +13,12 @@ import dlt
 from dlt.extract import DltResource
 
 from dlt_sources.landing import Landing, raw_resource
-from dlt_sources.log_files.blocks import Block, Oversized, cut, first_lines
+from dlt_sources.log_files.blocks import REPLACED, Block, Oversized, cut, first_lines, text_of
 from dlt_sources.log_files.known import KnownFile, KnownFiles, moment_of
-from dlt_sources.log_files.places import LogFile, find
+from dlt_sources.log_files.places import LogFile, UnreadableFileError, find
 from dlt_sources.log_files.settings import FILES, LINES, MAX_LINE_BYTES
 from dlt_sources.quarantine import Reject
 from dlt_sources.slices import Observation
-
-_REPLACED = "\ufffd"
 
 
 @dlt.source(name="log_files")
@@ -41,7 +39,7 @@ def log_files(
     landing = landing or Landing.begin("log_files")
     files = find(landing.settings, str(location))
     known = KnownFiles(landing)
-    blocks = new_blocks(files, known, first_lines(), observed_at)
+    blocks = new_blocks(landing, files, known, first_lines(), observed_at)
     return [
         raw_resource(landing.rows(LINES, blocks), LINES.name),
         raw_resource(landing.rows(FILES, known.changes()), FILES.name),
@@ -49,6 +47,7 @@ def log_files(
 
 
 def new_blocks(
+    landing: Landing,
     files: Sequence[LogFile],
     known: KnownFiles,
     begins_record: re.Pattern[bytes],
@@ -56,23 +55,42 @@ def new_blocks(
 ) -> Iterator[Observation | Reject]:
     """The blocks of files that were not landed yet.
 
+    A file that cannot be read is set aside by its name, and tried again by the next load.
+
     Args:
+        landing: told which files were read to their end, and how many had vanished.
         files: in the order in which they are read.
         known: what was landed; it learns what is passed on.
         begins_record: matches the beginning of a record's first line.
         observed_at: when the files were written, if their own times do not tell.
+
+    Raises:
+        LorelineError: not one of the files can be read.
     """
+    unreadable = 0
     for file in files:
         if known.is_as_landed(file):
+            landing.was_read(LINES, file.name)
             continue
         written_at = observed_at or file.modified_at
         try:
             with file.opened() as stream:
                 yield from _new_blocks_of(file, stream, known, begins_record, written_at)
+            landing.was_read(LINES, file.name)
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
             # Named instead of copied: it may be large, and is still being written.
-            named = file.name.encode()
-            yield Reject("broken_archive", f"it breaks off: {error}", named, file.name, LINES.name)
+            state = f"{file.name}, {file.size} bytes, written {file.modified_at.isoformat()}"
+            detail = f"it breaks off: {error}"
+            yield Reject("broken_archive", detail, state.encode(), file.name, LINES.name)
+        except FileNotFoundError:
+            # Rotated away: under its new name it is listed next time.
+            landing.summary.passed_over["vanished files"] += 1
+        except UnreadableFileError as error:
+            unreadable += 1
+            if unreadable == len(files):
+                raise
+            state = f"{file.name}, {type(error.__cause__).__name__}"
+            yield Reject("unreadable_file", error.what, state.encode(), file.name, LINES.name)
 
 
 def _new_blocks_of(
@@ -85,29 +103,31 @@ def _new_blocks_of(
     resumed = known.resume(file, stream)
     if resumed is None:
         return
-    landed = resumed.file
-    start, goes_on = landed.last_start, landed.last_continues
-    last, moment = Block(start, resumed.read, goes_on), None
-    for piece in cut(stream, begins_record, start, resumed.read, goes_on):
-        if piece.end <= landed.end:
-            continue
-        moment = moment or moment_of(landed, written_at)
-        if isinstance(piece, Oversized):
-            detail = f"a line above {MAX_LINE_BYTES} bytes, from byte {piece.start} on"
-            yield Reject("record_too_large", detail, piece.content, file.name, LINES.name)
-            last = Block(piece.end, b"")
-        else:
-            yield from _observed(file, landed, piece, moment)
+    landed, first = resumed.file, resumed.last
+    last: Block | Oversized = first
+    moment = None
+    try:
+        for piece in cut(stream, begins_record, first.start, first.content, first.continues):
+            if piece.end <= landed.end:
+                continue
+            moment = moment or moment_of(landed, written_at)
+            if isinstance(piece, Oversized):
+                detail = f"a line above {MAX_LINE_BYTES} bytes, from byte {piece.start} on"
+                yield Reject("record_too_large", detail, piece.content, file.name, LINES.name)
+            else:
+                yield from _observed(file, landed, piece, moment)
             last = piece
-    known.read_to_end(resumed, file, last)
+    finally:
+        known.passed_on(resumed, file, last)
+    known.read_to_end(resumed, file)
 
 
 def _observed(
     file: LogFile, known: KnownFile, block: Block, moment: datetime
 ) -> Iterator[Observation | Reject]:
     """A block as the row to land; bytes that are no text are replaced there, and set aside."""
-    text = block.content.decode(errors="replace").replace("\0", _REPLACED)
-    if _REPLACED in text and (lines := _undecodable(block.content)):
+    text = text_of(block.start, block.content)
+    if REPLACED in text and (lines := _undecodable(block.content)):
         detail = f"{len(lines)} lines that are not UTF-8, or hold a NUL, from byte {block.start} on"
         yield Reject("invalid_utf8", detail, b"".join(lines), file.name, LINES.name)
     yield Observation(
@@ -117,7 +137,7 @@ def _observed(
             "start": block.start,
             "end": block.end,
             "continues": block.continues,
-            "text": text.removeprefix("\ufeff") if block.start == 0 else text,
+            "text": text,
         },
         observed_at=moment,
         origin=f"{file.name}:{block.start}",

@@ -23,6 +23,8 @@ from dlt_sources.log_files.settings import (
 )
 from loreline.errors import LorelineError
 
+REPLACED = "\ufffd"
+
 
 @dataclass(frozen=True, slots=True)
 class Block:
@@ -55,6 +57,12 @@ class Oversized:
     def end(self) -> int:
         """Where what follows begins."""
         return self.start + len(self.content)
+
+
+def text_of(start: int, content: bytes) -> str:
+    """The bytes of a file from `start` on as the text that lands: what is none is replaced."""
+    text = content.decode(errors="replace").replace("\0", REPLACED)
+    return text.removeprefix("\ufeff") if start == 0 else text
 
 
 def first_lines(seed: Path = FORMATS) -> re.Pattern[bytes]:

@@ -1,7 +1,8 @@
 """Which files were landed, and how far: told by how they begin, not by their names.
 
 A rotated, renamed or compressed file is the file that it was. One that has the same beginning and
-goes on otherwise is another.
+goes on otherwise is another, also where it ends earlier: what is an older copy is compared to its
+end, with the file itself if this load has read it, otherwise with the blocks that were landed.
 """
 
 from __future__ import annotations
@@ -15,11 +16,12 @@ from typing import IO, Any
 import orjson
 
 from dlt_sources.landing import Landing
-from dlt_sources.log_files.blocks import Block
+from dlt_sources.log_files.blocks import REPLACED, Block, Oversized, text_of
 from dlt_sources.log_files.places import LogFile
-from dlt_sources.log_files.settings import FILES, HEAD_BYTES, LINES
+from dlt_sources.log_files.settings import FILES, HEAD_BYTES, LINES, READ_BYTES
 from dlt_sources.slices import Observation
 
+_HASH_CHARACTERS = 32
 _STEP = timedelta(microseconds=1)
 _NEVER = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -34,8 +36,9 @@ class KnownFile:
         head_hash: of these.
         end: bytes landed.
         last_start: where the last block begins, which may still grow.
-        last_hash: of that block's bytes.
+        last_hash: of that block's text.
         last_continues: whether it begins inside a record.
+        last_is_aside: whether it was too long, and set aside: it is read on from its end.
         copies: the files that hold it, by name, as last listed: size as stored, time written.
         observed_at: when what is landed of it was written.
     """
@@ -45,8 +48,9 @@ class KnownFile:
     head_hash: str
     end: int = 0
     last_start: int = 0
-    last_hash: str = field(default_factory=lambda: _hash(b""))
+    last_hash: str = field(default_factory=lambda: _hash(""))
     last_continues: bool = False
+    last_is_aside: bool = False
     copies: dict[str, list[Any]] = field(default_factory=dict)
     observed_at: datetime = _NEVER
 
@@ -63,12 +67,13 @@ class Resumed:
     Attributes:
         file: what is landed of it.
         head: its first bytes.
-        read: the bytes of its last landed block, which were read to know it.
+        last: its last landed block, which was read to know it; an empty one where to go on, if it
+            is new or ends with what was set aside.
     """
 
     file: KnownFile
     head: bytes
-    read: bytes
+    last: Block
 
 
 class KnownFiles:
@@ -79,6 +84,7 @@ class KnownFiles:
     """
 
     def __init__(self, landing: Landing) -> None:
+        self._landing = landing
         self._files: dict[str, KnownFile] = {}
         self._by_head: dict[tuple[int, str], dict[str, KnownFile]] = {}
         # By these a file is known to be an early, short state of another.
@@ -90,10 +96,11 @@ class KnownFiles:
             known = self._files.setdefault(file_id, _begun(file_id))
             if start > known.last_start or not known.end:
                 # A load was killed between the blocks of the file and what is known of it.
-                known.end = known.last_start = start
-                known.last_hash = _hash(b"")
+                last = _landed_block(landing, f"{file_id}:{start}")
+                known.last_start, known.end = start, last["end"]
+                known.last_hash, known.last_continues = _hash(last["text"]), last["continues"]
+                known.last_is_aside = False
                 known.observed_at = observed_at.replace(tzinfo=UTC)
-                known.last_continues = _continues(landing, f"{file_id}:{start}")
         for known in self._files.values():
             self._note_head(known)
         self._listed = {
@@ -102,7 +109,8 @@ class KnownFiles:
             for name, about in known.copies.items()
         }
         self._copies: dict[str, dict[str, list[Any]]] = {}
-        self._grown: set[str] = set()
+        # Files of which this load passes on lines, which may not be committed yet.
+        self._grown: dict[str, LogFile] = {}
 
     def is_as_landed(self, file: LogFile) -> bool:
         """Whether a listed file was read to its end before, and not written since."""
@@ -121,52 +129,80 @@ class KnownFiles:
         head = stream.read(HEAD_BYTES)
         if not head or (len(head), _hash(head)) in self._short_heads:
             return None
+        found: Resumed | None = None
+        longer: list[KnownFile] = []
         for known in self._with_head(head):
             landed_bytes = known.end - known.last_start
             stream.seek(known.last_start)
             read = stream.read(landed_bytes)
-            if _hash(read) == known.last_hash:
-                return Resumed(known, head, read)
-            if len(read) < landed_bytes and known.head_bytes == HEAD_BYTES:
-                # An older copy, all of which was landed.
+            if len(read) < landed_bytes:
+                longer.append(known)
+            elif _hash(text_of(known.last_start, read)) == known.last_hash:
+                last = Block(known.last_start, read, known.last_continues)
+                last = Block(known.end, b"") if known.last_is_aside else last
+                found = Resumed(known, head, last)
+                break
+        # What has grown under its name is not compared with others. Elsewhere, it may just begin
+        # like a file of which only the beginning is known.
+        is_certain = found and (file.name in found.file.copies or not stream.read(1))
+        for known in [] if is_certain else longer:
+            if self._is_older_copy(stream, known):
                 self._note_copy(known, file)
                 return None
-        stream.seek(0)
-        return Resumed(self._new(head), head, b"")
+        found = found or Resumed(self._new(head), head, Block(0, b""))
+        stream.seek(found.file.end)
+        return found
 
-    def read_to_end(self, resumed: Resumed, file: LogFile, last: Block) -> None:
-        """A file was passed on to its end.
+    def passed_on(self, resumed: Resumed, file: LogFile, last: Block | Oversized) -> None:
+        """The new lines of a file were passed on, to its end or as far as it could be read.
 
         Args:
             resumed: what was known of it.
             file: where it was read.
-            last: its last block.
+            last: its last block, or what was set aside in its place.
         """
         known = resumed.file
-        self._note_copy(known, file)
         if last.end > known.end:
             del self._by_head[known.head_bytes, known.head_hash][known.file_id]
             known.head_bytes, known.head_hash = len(resumed.head), _hash(resumed.head)
             self._note_head(known)
             known.end, known.last_start = last.end, last.start
-            known.last_hash, known.last_continues = _hash(last.content), last.continues
+            known.last_hash = _hash(text_of(last.start, last.content))
+            known.last_is_aside = isinstance(last, Oversized)
+            known.last_continues = isinstance(last, Block) and last.continues
             self._note_short_head(known)
-            self._grown.add(known.file_id)
+            self._grown[known.file_id] = file
+
+    def read_to_end(self, resumed: Resumed, file: LogFile) -> None:
+        """All of a file was passed on: it is not read again until it is written."""
+        self._note_copy(resumed.file, file)
 
     def changes(self) -> Iterator[Observation]:
         """What this load has found out about files, once their blocks were passed on."""
-        for file_id, copies in self._copies.items():
+        for file_id in {**self._grown, **self._copies}:
             known = self._files[file_id]
+            copies = self._copies.get(file_id, known.copies)
             if file_id in self._grown or known.copies != copies:
                 if file_id not in self._grown:
                     known.observed_at += _STEP
                 known.copies = copies
                 yield known.observation()
 
+    def _is_older_copy(self, stream: IO[bytes], known: KnownFile) -> bool:
+        """Whether a stream that ends before a known file says the same up to there."""
+        stream.seek(0)
+        if file := self._grown.get(known.file_id):
+            with file.opened() as other:
+                return _is_beginning_of(stream, other)
+        return _is_beginning_of_landed(stream, self._landing, known.file_id)
+
     def _with_head(self, head: bytes) -> list[KnownFile]:
-        sizes = sorted({size for size, _ in self._by_head if size <= len(head)}, reverse=True)
+        """The known files that begin so, the longest first: of another, only what both
+        have in common may be landed."""
+        sizes = {size for size, _ in self._by_head if size <= len(head)}
         found = (self._by_head.get((size, _hash(head[:size])), {}) for size in sizes)
-        return [known for files in found for known in files.values()]
+        files = (known for files in found for known in files.values())
+        return sorted(files, key=lambda known: (-known.end, known.file_id))
 
     def _new(self, head: bytes) -> KnownFile:
         file_id = plain = f"{_hash(head)}-{len(head)}"
@@ -227,10 +263,72 @@ def _last_blocks(landing: Landing) -> list[tuple[str, int, datetime]]:
     ).fetchall()
 
 
-def _continues(landing: Landing, block_id: str) -> bool:
-    query = f"select payload from {landing.landed_table(LINES)} where external_id = ? limit 1"  # noqa: S608
-    row = landing.duckdb.execute(query, [block_id]).fetchone()
-    return bool(row and row[0] and orjson.loads(row[0])["continues"])
+def _landed_block(landing: Landing, block_id: str) -> dict[str, Any]:
+    """The longest landed state of a block."""
+    query = f"""
+        select payload, raw_object_uri
+        from {landing.landed_table(LINES)}
+        where external_id = ?
+        """  # noqa: S608 - the name is our own
+    rows = landing.duckdb.execute(query, [block_id]).fetchall()
+    states = (orjson.loads(payload or landing.objects.get(uri)) for payload, uri in rows)
+    return max(states, key=lambda state: state["end"])
+
+
+def _is_beginning_of(stream: IO[bytes], other: IO[bytes]) -> bool:
+    """Whether another stream begins with all of a stream."""
+    while chunk := stream.read(READ_BYTES):
+        if other.read(len(chunk)) != chunk:
+            return False
+    return True
+
+
+def _is_beginning_of_landed(stream: IO[bytes], landing: Landing, file_id: str) -> bool:
+    """Whether the landed blocks of a file begin with all of a stream.
+
+    Blocks are compared by their hashes: only that in which the stream ends is fetched. Where it
+    ends in what was set aside, nobody knows.
+    """
+    table = landing.landed_table(LINES)
+    if table is None:
+        return False
+    blocks = landing.duckdb.execute(
+        f"""
+        with states as (
+            select
+                cast(split_part(external_id, ':', 2) as bigint) as block_start,
+                cast(payload ->> '$.end' as bigint) as block_end,
+                payload ->> '$.text' as text
+            from {table}
+            where external_id >= $1 || ':' and external_id < $1 || ';' and payload is not null
+        )
+        select
+            block_start,
+            max(block_end),
+            arg_max(sha256(text), block_end)
+        from states
+        group by block_start
+        order by block_start
+        """,  # noqa: S608 - the name is our own
+        [file_id],
+    )
+    reached = 0
+    while block := blocks.fetchone():
+        start, end, text_hash = block
+        stream.seek(start)
+        content = stream.read(end - start)
+        text = text_of(start, content)
+        if content and len(content) < end - start:
+            landed = _landed_block(landing, f"{file_id}:{start}")["text"]
+            # The last character may be cut in two.
+            return landed.startswith(text.rstrip(REPLACED))
+        if not content:
+            break
+        if _hash(text) != text_hash[:_HASH_CHARACTERS]:
+            return False
+        reached = end
+    stream.seek(reached)
+    return reached > 0 and not stream.read(1)
 
 
 def _begun(file_id: str) -> KnownFile:
@@ -243,6 +341,7 @@ def _about(file: LogFile) -> list[Any]:
     return [file.size, file.modified_at.isoformat()]
 
 
-def _hash(content: bytes) -> str:
-    """The first half of a SHA-256, in hex."""
-    return hashlib.sha256(content).hexdigest()[:32]
+def _hash(content: bytes | str) -> str:
+    """The first half of a SHA-256, in hex; of a text in UTF-8."""
+    content = content.encode() if isinstance(content, str) else content
+    return hashlib.sha256(content).hexdigest()[:_HASH_CHARACTERS]

@@ -21,6 +21,10 @@ from loreline.settings import Settings
 _GZIP = b"\x1f\x8b"
 
 
+class UnreadableFileError(LorelineError):
+    """A listed file that is there, and is not given."""
+
+
 @dataclass(frozen=True, slots=True)
 class LogFile:
     """A file as a listing shows it.
@@ -44,7 +48,8 @@ class LogFile:
         """Its bytes, decompressed if they are gzip's; closed in the end.
 
         Raises:
-            LorelineError: it cannot be read.
+            FileNotFoundError: it is gone since it was listed.
+            UnreadableFileError: it cannot be read.
         """
         try:
             with self.files.open(self.path, "rb", block_size=READ_BYTES) as stored:
@@ -55,10 +60,10 @@ class LogFile:
                     return
                 with gzip.GzipFile(fileobj=stored) as stream:
                     yield stream
-        except gzip.BadGzipFile:
+        except (gzip.BadGzipFile, FileNotFoundError):
             raise
         except OSError as error:
-            raise LorelineError(
+            raise UnreadableFileError(
                 f"{self.name} cannot be read ({error})", "check that it is there, and readable"
             ) from error
 

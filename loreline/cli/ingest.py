@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 
 # What was done with rows that break a contract.
 DONE = {"quarantine": "set aside", "warn": "landed"}
+WHY_PASSED_OVER = {
+    "attachments": "which hold no text",
+    "vanished files": "which were renamed or removed while others were read",
+}
 NEW_FIELDS = 20
 
 
@@ -211,7 +215,7 @@ def print_outcomes(outcomes: Sequence[Outcome]) -> None:
     for summary in loaded:
         for kind, count in summary.passed_over.items():
             if count:
-                say(f"{summary.source}: {count:,} {kind} passed over, which hold no text")
+                say(f"{summary.source}: {count:,} {kind} passed over, {WHY_PASSED_OVER[kind]}")
 
 
 def _print_contracts(loaded: Sequence[LoadSummary]) -> None:

@@ -1,11 +1,12 @@
-{# When a record was written, UTC, as its format says; null where that is no time. A format
-   without a year means the year in which the file was written, or the one before. #}
+{# When a record was written, UTC, as its format says; null where that is no time of the years 1 to
+   9999. A format without a year means the year in which the file was written, or the one before. #}
 {% macro log_time(format, text, written_at, formats) %}
   {{- return(adapter.dispatch("log_time", "loreline")(format, text, written_at, formats)) -}}
 {% endmacro %}
 
 
 {% macro duckdb__log_time(format, text, written_at, formats) -%}
+  list_extract(list_filter([
   case {{ format }}
     {%- for row in formats if row.time_format != "iso" %}
     when {{ sql_text(row.log_format) }} then
@@ -22,19 +23,21 @@
     {%- endfor %}
     else coalesce(
       cast(try_cast(replace({{ text }}, ',', '.') as timestamptz) as timestamp),
-      {#- Seconds, milli-, micro- or nanoseconds since 1970, by how many they are. -#}
+      {#- Seconds, milli-, micro- or nanoseconds since 1970, by how many they are; nothing that is
+          infinite, or no number, which is more than any is. -#}
       make_timestamp(cast(
         try_cast({{ text }} as double)
         * case
           when abs(try_cast({{ text }} as double)) < 1e11 then 1e6
           when abs(try_cast({{ text }} as double)) < 1e14 then 1e3
           when abs(try_cast({{ text }} as double)) < 1e17 then 1
-          else 1e-3
+          when abs(try_cast({{ text }} as double)) < 1e20 then 1e-3
         end
         as bigint
       ))
     )
   end
+  ], lambda found: {{ is_log_time("found") }}), 1)
 {%- endmacro %}
 
 
@@ -42,6 +45,7 @@
   {%- set letters = {
     "%Y": "yyyy", "%m": "MM", "%b": "MMM", "%d": "d", "%H": "HH", "%M": "mm", "%S": "ss", "%z": "Z",
   } -%}
+  try_element_at(filter(array(
   case {{ format }}
     {%- for row in formats if row.time_format != "iso" %}
     {%- set pattern = namespace(text=row.time_format) %}
@@ -68,10 +72,17 @@
           when abs(try_cast({{ text }} as double)) < 1e11 then 1e6
           when abs(try_cast({{ text }} as double)) < 1e14 then 1e3
           when abs(try_cast({{ text }} as double)) < 1e17 then 1
-          else 1e-3
+          when abs(try_cast({{ text }} as double)) < 1e20 then 1e-3
         end
         as bigint
       ))
     )
   end
+  ), found -> {{ is_log_time("found") }}), 1)
+{%- endmacro %}
+
+
+{# Whether a timestamp is one that every engine and file format can hold. #}
+{% macro is_log_time(timestamp) -%}
+  {{ timestamp }} between timestamp '0001-01-01' and timestamp '9999-12-31'
 {%- endmacro %}

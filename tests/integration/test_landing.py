@@ -18,6 +18,7 @@ from dlt.pipeline.exceptions import PipelineStepFailed
 
 from dlt_sources import destination, landing, load, pipeline, sightings
 from dlt_sources.landing import Landing, raw_resource
+from dlt_sources.quarantine import Reject
 from dlt_sources.slices import MAX_PAYLOAD_BYTES, Observation
 from dlt_sources.versions import (
     NO_METADATA,
@@ -344,6 +345,31 @@ def test_what_was_read_before_a_failure_lands(settings, land):
     with pytest.raises(LorelineError, match="the rest cannot be read"):
         land(failing())
     assert texts(settings) == ["A"]
+
+
+def test_what_was_set_aside_is_kept_before_the_rows_after_it_are_committed(settings, monkeypatch):
+    """A load that is killed afterwards has them, and so does one that fails."""
+
+    def set_aside():
+        with connect(settings) as connection:
+            query = f"select reason from {settings.prefix}operations.quarantine order by reason"
+            return [reason for (reason,) in connection.execute(query)]
+
+    def observations():
+        yield Reject("first", "", b"1", "a:1")
+        yield seen("a")
+        yield seen("b", identity="y")
+        yield Reject("second", "", b"2", "a:2")
+        raise LorelineError("the file ends here", "")
+
+    monkeypatch.setattr(landing, "SLICE_ROWS", 1)
+    with Landing(settings, "test") as load_of_its_own:
+        found = load_of_its_own.rows(THINGS, observations())
+        assert next(found).num_rows == 1
+        assert set_aside() == ["first"]
+        with pytest.raises(LorelineError, match="the file ends here"):
+            list(found)
+        assert set_aside() == ["first", "second"]
 
 
 def test_a_store_that_fails_is_told_in_a_line(settings, land, monkeypatch):

@@ -12,6 +12,7 @@ from dlt_sources import load
 from dlt_sources.objects import ObjectStore
 from loreline.lake import duck
 from loreline.lake.catalog import find_table, load_catalog
+from loreline.operations import quarantine
 from loreline.postgres import connect
 from loreline.settings import PROJECT_ROOT
 from tests.integration.test_dbt_project import Project
@@ -134,6 +135,51 @@ def test_files_that_begin_alike_are_two_files(settings, inputs):
     assert len(found) == 3
 
 
+BANNER = b"starting with these settings: " + b"s" * 2000 + b"\n"
+
+
+def test_a_shorter_file_with_the_same_beginning_is_another_or_an_older_copy(settings, inputs):
+    """By what it says to its end, in the same load and in later ones."""
+    long_line = b"x" * 600_000 + b"\n"
+    said = {
+        "a.log": BANNER + lines(0, 2000),
+        "b.log": BANNER + lines(5000, 5003),
+        "c.log": BANNER + long_line,
+        "d.log": BANNER + lines(6000, 6020) + long_line,
+    }
+
+    def write(names):
+        for name in names:
+            (inputs / name).write_bytes(said[name])
+
+    def landed():
+        return sorted(content.replace(long_line, b"") for content in said.values())
+
+    write(["a.log", "b.log", "c.log"])
+    # Older copies are known by what they say, in whatever order they are read.
+    (inputs / "a.log.1").write_bytes(said["a.log"][:-50_000])
+    (inputs / "a.log.2").write_bytes(said["a.log"][:3_000])
+    first = load(settings, "log_files", str(inputs))
+    write(["d.log"])
+    said["e.log"] = BANNER + lines(7000, 7002) + "käse ".encode() * 10
+    said["b.log"] += lines(5003, 5010)
+    write(["b.log", "e.log"])
+    for n, cut_at in enumerate((2_500, 40_000, 100_000, len(said["a.log"]) - 1)):
+        (inputs / f"old{n}.log.gz").write_bytes(gzip.compress(said["a.log"][:cut_at]))
+    load(settings, "log_files", str(inputs))
+    assert first.quarantined == {"record_too_large": 1}
+    assert landed_bytes(settings) == landed()
+    # What is known of files is lost, as after a kill; copies of them have nothing new to say.
+    load_catalog(settings).drop_table(f"{settings.prefix}raw_log_files.files")
+    (inputs / "e.log.1").write_bytes(said["e.log"][:-1])
+    said["e.log"] += lines(7002, 7004)
+    said["f.log"] = BANNER + lines(8000, 8001)
+    write(["e.log", "f.log"])
+    load(settings, "log_files", str(inputs))
+    assert landed_bytes(settings) == landed()
+    assert load(settings, "log_files", str(inputs)).rows == 0
+
+
 def test_a_load_that_was_killed_before_it_knew_its_files_lands_nothing_twice(settings, inputs):
     log = inputs / "till.log"
     log.write_bytes(lines(0, 5))
@@ -166,10 +212,24 @@ def test_what_is_no_text_is_set_aside_and_the_rest_lands(settings, inputs):
     assert lines(6, 10) in landed, "what could be read of a file that breaks off"
     again = load(settings, "log_files", str(inputs))
     assert (again.landed["lines"], again.landed["files"]) == (0, 0)
-    # When the rest has come, it lands.
+    # When the rest has come, it lands, and nothing waits any more for its sake.
     (inputs / "half.log.gz").write_bytes(half)
     load(settings, "log_files", str(inputs))
     assert lines(6, 2000) in landed_bytes(settings)
+    assert {reason for reason, *_ in quarantined(settings)} == {"invalid_utf8", "record_too_large"}
+
+
+def test_another_archive_that_breaks_off_is_set_aside_though_one_was_dropped(settings, inputs):
+    archive = inputs / "till.log.1.gz"
+    for first in (0, 5000):
+        whole = gzip.compress(lines(first, first + 2000))
+        archive.write_bytes(whole[: len(whole) // 2])
+        for _ in range(2):
+            summary = load(settings, "log_files", str(inputs))
+            assert summary.quarantined == {"broken_archive": 1}
+        selection = quarantine.Selection(source="log_files", reason="broken_archive")
+        (waiting,) = quarantine.fingerprints(settings, selection)["log_files"]
+        quarantine.drop(settings, [waiting], "seen")
 
 
 def test_a_glob_in_the_object_store(settings):

@@ -14,7 +14,6 @@ import pytest
 from dlt_sources import LoadSummary
 from loreline.cli.ingest import Load, Outcome, print_outcomes
 from loreline.cli.output import print_json, print_json_rows, print_table, say
-from loreline.settings import Settings
 
 Captured = pytest.CaptureFixture[str]
 
@@ -141,8 +140,10 @@ def test_json_is_safe_to_look_at(capsys: Captured) -> None:
 
 def test_what_a_load_left_out_is_said_with_its_reason(capsys: Captured) -> None:
     summary = LoadSummary("notion", landed=Counter(pages=2), passed_over=Counter(attachments=1200))
+    summary.passed_over["vanished files"] = 2
     summary.quarantined["missing_id"] = 3
-    print_outcomes(Settings(), [Outcome(Load("notion", "export.zip"), summary)])
+    print_outcomes([Outcome(Load("notion", "export.zip"), summary)])
     printed = capsys.readouterr().out
     assert "notion: 1,200 attachments passed over, which hold no text" in printed
+    assert "notion: 2 vanished files passed over, which were renamed or removed" in printed
     assert "missing_id" in printed

@@ -937,6 +937,25 @@ def test_logs_grow_and_one_is_rotated() -> None:
     assert rotated.read_bytes()[4:8] == bytes(4), "the time in its head would differ each time"
 
 
+def log_hours(day: str) -> dict[str, str]:
+    """What each service logged within each hour, by the id of the document of that."""
+    found: dict[str, str] = defaultdict(str)
+    for service, lines in log_lines(day).items():
+        hour = ""
+        for line in lines:
+            if time := re.match(r'(?:{"ts": ")?(\d{4}-\d\d-\d\dT\d\d):', line):
+                hour = time[1]
+            found[f"{service}:{hour}:00"] += f"{line}\n"
+    return found
+
+
+def test_day_two_logs_just_the_expected_hours() -> None:
+    before, after = log_hours("day_one"), log_hours("day_two")
+    expected = read_yaml("expected_changes.yaml")["day_two"]["log_files"]
+    assert after.keys() - before.keys() == {hour["external_id"] for hour in expected["new"]}
+    assert {hour: after[hour] for hour in before} == before
+
+
 def test_logs_tell_of_the_incidents() -> None:
     found = {service: "\n".join(lines) for service, lines in log_lines("day_two").items()}
     storm = re.findall(r"^2026-09-17T1[12]:.* payment attempt 3 of 3", found["till"], re.MULTILINE)
@@ -1176,12 +1195,14 @@ def document_text(day: str, source: str, external_id: str) -> str:
         return google_text(day, external_id)
     if source == "incident_reports":
         return reports(day)[external_id][1]
+    if source == "log_files":
+        return log_hours(day)[external_id]
     channel, root = external_id.split(":")
     return thread_text(day, channel_names(day)[channel], root)
 
 
 def test_many_questions_need_more_than_one_source() -> None:
-    new = {"linear", "google_docs", "incident_reports"}
+    new = {"linear", "google_docs", "incident_reports", "log_files"}
     sources = [
         {p["source"] for p in question["expect"]} for question in read_yaml("questions.yaml")
     ]

@@ -7,13 +7,17 @@ import re
 from collections.abc import Iterator
 
 import pytest
+from fsspec.implementations.local import LocalFileSystem
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dlt_sources.log_files import blocks
+from dlt_sources.inspection import Inspection
+from dlt_sources.log_files import blocks, new_blocks
 from dlt_sources.log_files.blocks import Block, Oversized, cut, first_lines
-from dlt_sources.log_files.places import find
+from dlt_sources.log_files.known import KnownFiles
+from dlt_sources.log_files.places import UnreadableFileError, find
 from dlt_sources.log_files.settings import FORMATS
+from dlt_sources.quarantine import Reject
 from loreline.errors import LorelineError
 from loreline.settings import Settings
 
@@ -152,3 +156,37 @@ def test_gzip_is_seen_by_its_bytes(tmp_path) -> None:
     (file,) = find(Settings(), str(tmp_path))
     with file.opened() as stream:
         assert stream.read() == b"01 a\n"
+
+
+def test_a_file_that_cannot_be_read_does_not_keep_others_from_landing(
+    tmp_path, monkeypatch
+) -> None:
+    for name in ("a.log", "b.log", "c.log", "d.log"):
+        (tmp_path / name).write_bytes(b"01 of " + name.encode())
+    errors = {"a.log": PermissionError("not yours"), "c.log": FileNotFoundError("rotated away")}
+    give = LocalFileSystem._open
+
+    def opened(files: LocalFileSystem, path: str, *given: object, **named: object) -> object:
+        if error := errors.get(path.rpartition("/")[2]):
+            raise error
+        return give(files, path, *given, **named)
+
+    monkeypatch.setattr(LocalFileSystem, "_open", opened)
+
+    def read(location: object) -> list[str]:
+        with Inspection(Settings(), "log_files") as landing:
+            files = find(Settings(), str(location))
+            found = list(new_blocks(landing, files, KnownFiles(landing), RECORD))
+            gone.append(landing.summary.passed_over["vanished files"])
+        return [
+            f"{one.reason}: {one.detail}" if isinstance(one, Reject) else one.payload["text"]
+            for one in found
+        ]
+
+    gone: list[int] = []
+    aside, *landed = read(tmp_path)
+    assert landed == ["01 of b.log", "01 of d.log"]
+    assert aside == "unreadable_file: a.log cannot be read (not yours)"
+    assert gone == [1]
+    with pytest.raises(UnreadableFileError, match="check that it is there"):
+        read(tmp_path / "a.log")
