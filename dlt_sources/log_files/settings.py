@@ -13,7 +13,7 @@ NAMES = ("*.log", "*.log.*", "*.jsonl", "*.jsonl.*")
 
 READ_BYTES = 1024 * 1024
 # DuckDB reads two thousand blocks at once: the unit of memory when lines are parsed.
-BLOCK_BYTES = 32 * 1024
+BLOCK_BYTES = 64 * 1024
 # A longer line is set aside in pieces.
 MAX_LINE_BYTES = 512 * 1024
 PIECE_BYTES = 8 * 1024 * 1024
