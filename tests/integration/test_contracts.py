@@ -16,6 +16,7 @@ from loreline.cli import main
 from loreline.errors import LorelineError
 from loreline.lake import duck
 from loreline.lake.catalog import find_table, load_catalog
+from loreline.lake.raw import ensure_raw_tables
 from loreline.postgres import connect
 
 DAY_1 = datetime(2026, 10, 1, tzinfo=UTC)
@@ -514,6 +515,13 @@ def checked(settings):
     from loreline.cli.contracts import _of_lake
 
     return _of_lake(settings, None, lambda line: None)
+
+
+def test_a_table_without_a_row_is_not_stale(settings, run):
+    ensure_raw_tables(settings, [f"{settings.prefix}raw_gateway.events"])
+    code, out, _ = run("contracts", "check", "gateway", "--json")
+    (one,) = (each for each in json.loads(out) if each["state"] != "kept")
+    assert (code, one["rule"], one["state"]) == (0, "nothing is landed", "unchecked")
 
 
 def test_what_is_stale_is_an_error_too(settings, land, run):
