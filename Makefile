@@ -1,6 +1,6 @@
 # Needs Python 3.11 or later with pip, and make; everything else is installed into .venv.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
-WORKERS ?= 2
+TEST_PROCESSES ?= 3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 PIP := $(BIN)/pip --quiet --disable-pip-version-check
@@ -14,10 +14,10 @@ run: $(INSTALLED)  ## from nothing to a searchable lakehouse with the sample wor
 	@$(BIN)/loreline run-sample
 
 test: $(INSTALLED)  ## every test but the long rounds
-	@$(BIN)/pytest -n $(WORKERS) --dist loadscope --no-loadscope-reorder
+	@$(BIN)/pytest -n $(TEST_PROCESSES) --dist loadscope --no-loadscope-reorder
 
 test-fast: $(INSTALLED)  ## unit tests: no services, under a minute
-	@$(BIN)/pytest -n $(WORKERS) --dist loadscope tests/unit
+	@$(BIN)/pytest -n $(TEST_PROCESSES) --dist loadscope tests/unit
 
 soak: $(INSTALLED)  ## the long rounds: kills at random moments, many times over
 	@$(BIN)/pytest -m soak
