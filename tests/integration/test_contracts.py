@@ -323,7 +323,7 @@ def test_what_says_who_may_read_lands_whatever_it_breaks(settings, land, source,
 
 
 # Of those that are not here, as many.
-VOLUMES = {"gateway": 600, "evaluation": 800}
+VOLUMES = {"gateway": 5_600, "evaluation": 800}
 MANY = 200
 
 
@@ -333,7 +333,7 @@ def test_a_sudden_change_of_volume_stops_the_source(settings, land, source):
     land(source, [form.record(n) for n in range(10)])
     before = snapshots(settings, source)
     flood = [form.record(n) for n in range(many)]
-    with pytest.raises(LorelineError, match=f"volume change: {many} rows were observed"):
+    with pytest.raises(LorelineError, match=f"volume change: {many:,} rows were observed"):
         land(source, flood)
     assert snapshots(settings, source) == before
     held = land(source, flood, on_breach="quarantine")
