@@ -14,6 +14,7 @@ from pyiceberg.exceptions import (
     OAuthError,
     ResolveError,
     RESTError,
+    ServerError,
     UnauthorizedError,
     ValidationError,
 )
@@ -23,6 +24,7 @@ from pyiceberg.schema import Schema, assign_fresh_schema_ids, promote
 from pyiceberg.table import Table, Transaction
 from pyiceberg.transforms import Transform, parse_transform
 from pyiceberg.types import IcebergType, NestedField
+from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_random_exponential
 
 from loreline.errors import LorelineError
 from loreline.settings import Settings
@@ -101,7 +103,6 @@ def create_table(
         schema: Arrow schema, which the table is created with; columns are nullable.
         partition_by: Iceberg transforms, as `source` or `month(started_at)`.
     """
-    catalog.create_namespace_if_not_exists(name.rsplit(".", 1)[0])
     columns = _columns(schema)
     spec = PartitionSpec(
         *(
@@ -109,11 +110,24 @@ def create_table(
             for i, (source, transform, partition) in enumerate(map(_partition, partition_by))
         )
     )
-    table = catalog.create_table_if_not_exists(
-        name, columns, partition_spec=spec, properties=TABLE_PROPERTIES
-    )
+    table = _created(catalog, name, columns, spec)
     add_columns(table, schema)
     return table
+
+
+# SeaweedFS fails to look a namespace up while somebody else is just creating it.
+@retry(
+    retry=retry_if_exception_type(ServerError),
+    stop=stop_after_delay(10),
+    wait=wait_random_exponential(0.02, max=1),
+    reraise=True,
+)
+def _created(catalog: Catalog, name: str, columns: Schema, spec: PartitionSpec) -> Table:
+    """The table, which was there, or is created with its namespace."""
+    catalog.create_namespace_if_not_exists(name.rsplit(".", 1)[0])
+    return catalog.create_table_if_not_exists(
+        name, columns, partition_spec=spec, properties=TABLE_PROPERTIES
+    )
 
 
 def add_columns(table: Table, schema: pa.Schema) -> None:

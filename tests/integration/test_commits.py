@@ -21,7 +21,7 @@ import pytest
 
 from loreline.errors import LorelineError
 from loreline.lake import commits, duck, snapshots
-from loreline.lake.catalog import find_table, load_catalog
+from loreline.lake.catalog import create_table, find_table, load_catalog
 from loreline.lake.commits import LockedTable, Watermarks, Writer, locked, rewritten
 from loreline.postgres import connect
 from loreline.settings import Settings
@@ -390,6 +390,21 @@ def test_a_long_reader_is_not_read_ahead_of_what_is_written(
     assert max(most) <= snapshots.WRITES_AT_ONCE + 2
     table = find_table(load_catalog(settings), name)
     assert table and table.inspect.files().num_rows == 10
+
+
+def test_first_tables_of_a_namespace_are_created_at_once(settings: Settings) -> None:
+    at_once = threading.Barrier(3)
+
+    def create(name: str) -> None:
+        catalog = load_catalog(settings)
+        at_once.wait()
+        create_table(catalog, name, numbers().schema)
+
+    with ThreadPoolExecutor(3) as threads:
+        for n in range(20):
+            names = [f"{settings.prefix}new{n}.{table}" for table in ("a", "b", "c")]
+            list(threads.map(create, names))
+            assert all(find_table(load_catalog(settings), name) for name in names)
 
 
 def test_secrets_are_in_no_message(settings: Settings, name: str) -> None:
