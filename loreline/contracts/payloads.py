@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from loreline.contracts.odcs import Contract, Path_, value_column
 
 # What is read at once, so that DuckDB's copies stay small.
-PART_BYTES = 8 * 1024 * 1024
+PART_BYTES = 16 * 1024 * 1024
 # From twice as many rows on, only every nth is searched for new fields.
 SAMPLED_ROWS = 5_000
 
