@@ -8,6 +8,8 @@
 {% macro duckdb__log_time(format, text, written_at, formats) -%}
   list_extract(list_filter([
   case {{ format }}
+    {#- A case needs a branch, also where all formats have times as ISO 8601 writes them. #}
+    when null then null
     {%- for row in formats if row.time_format != "iso" %}
     when {{ sql_text(row.log_format) }} then
       {%- if "%Y" in row.time_format %}
@@ -47,6 +49,8 @@
   } -%}
   try_element_at(filter(array(
   case {{ format }}
+    {#- A case needs a branch, also where all formats have times as ISO 8601 writes them. #}
+    when null then null
     {%- for row in formats if row.time_format != "iso" %}
     {%- set pattern = namespace(text=row.time_format) %}
     {%- for sign, letter in letters.items() %}

@@ -69,3 +69,9 @@ def test_a_time_is_read_and_what_is_none_stops_nothing(text: str | None, expecte
             [text],
         ).fetchone()
     assert found == (expected,)
+
+
+def test_a_seed_may_hold_no_format_but_those_with_iso_times() -> None:
+    for formats in ([], FORMATS[:1]):
+        query = rendered("log_time", "'json'", "'1789645323'", "timestamp '2026-09-18'", formats)
+        assert duckdb.sql(f"select {query}").fetchall() == [(MOMENT,)]
