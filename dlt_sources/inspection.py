@@ -78,7 +78,7 @@ class Inspection(Landing):
             self._judge_volume(border)
         yield from ()
 
-    def landed_table(self, resource: Resource) -> None:
+    def landed_table(self, resource: str) -> None:
         """Nothing is taken for landed: input is judged from its beginning."""
 
     def tombstones(self, *_: object) -> Iterator[pa.Table]:

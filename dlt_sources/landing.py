@@ -198,9 +198,9 @@ class Landing:
             resource, (Observation(i, None, observed_at, is_deleted=True) for i in absent)
         )
 
-    def landed_table(self, resource: Resource) -> str | None:
+    def landed_table(self, resource: str) -> str | None:
         """The raw table as `duckdb` knows it; None where nothing is landed."""
-        name = f"{self.namespace}.{resource.name}"
+        name = f"{self.namespace}.{resource}"
         return f"lake.{name}" if find_table(load_catalog(self.settings), name) else None
 
     def was_read(self, resource: Resource, origin: str) -> None:
@@ -495,8 +495,8 @@ class Landing:
 
     def _record_freshness(self, resource: str) -> None:
         """Bring `operations.source_freshness` to what the raw table holds now."""
-        name = f"{self.namespace}.{resource}"
-        if find_table(load_catalog(self.settings), name) is None:
+        table = self.landed_table(resource)
+        if table is None:
             return
         totals = self.duckdb.execute(
             f"""
@@ -505,7 +505,7 @@ class Landing:
                 max(source_updated_at),
                 count(*),
                 count(*) filter (is_deleted)
-            from lake.{name}
+            from {table}
             """  # noqa: S608 - the name is our own
         ).fetchone()
         assert totals is not None

@@ -236,7 +236,7 @@ def moment_of(known: KnownFile, written_at: datetime) -> datetime:
 
 def _landed(landing: Landing) -> Iterator[KnownFile]:
     """All states of all files, in the order in which they landed."""
-    if table := landing.landed_table(FILES):
+    if table := landing.landed_table(FILES.name):
         query = f"select payload, observed_at from {table} order by observed_at, landed_at"  # noqa: S608
         cursor = landing.duckdb.execute(query)
         while rows := cursor.fetchmany(1000):
@@ -247,7 +247,7 @@ def _landed(landing: Landing) -> Iterator[KnownFile]:
 
 def _last_blocks(landing: Landing) -> list[tuple[str, int, datetime]]:
     """Of each file where the last landed block begins, and when it was observed last."""
-    table = landing.landed_table(LINES)
+    table = landing.landed_table(LINES.name)
     if table is None:
         return []
     return landing.duckdb.execute(
@@ -267,7 +267,7 @@ def _landed_block(landing: Landing, block_id: str) -> dict[str, Any]:
     """The longest landed state of a block."""
     query = f"""
         select payload, raw_object_uri
-        from {landing.landed_table(LINES)}
+        from {landing.landed_table(LINES.name)}
         where external_id = ?
         """  # noqa: S608 - the name is our own
     rows = landing.duckdb.execute(query, [block_id]).fetchall()
@@ -289,7 +289,7 @@ def _is_beginning_of_landed(stream: IO[bytes], landing: Landing, file_id: str) -
     Blocks are compared by their hashes: only that in which the stream ends is fetched. Where it
     ends in what was set aside, nobody knows.
     """
-    table = landing.landed_table(LINES)
+    table = landing.landed_table(LINES.name)
     if table is None:
         return False
     blocks = landing.duckdb.execute(

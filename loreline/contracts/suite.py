@@ -17,6 +17,9 @@ import pandas as pd
 
 from loreline.contracts.odcs import VOLUME_CHANGE, Contract, Rule, Volume
 
+# It asks when it is imported.
+os.environ["GX_ANALYTICS_ENABLED"] = "false"
+
 # What a detailed result says of each row, too much to be kept.
 _EVERY_ROW = {"unexpected_list", "unexpected_index_query"}
 ROWS_COLUMN = "rows observed"
@@ -146,7 +149,6 @@ def expectations(rules: Sequence[Rule]) -> list[Any]:
 
 @cache
 def _gx() -> Any:
-    os.environ["GX_ANALYTICS_ENABLED"] = "false"
     import great_expectations
 
     return great_expectations

@@ -200,9 +200,12 @@ written as (
     from resolved
 
     {% if is_incremental() %}
+    -- Links from before to what is there, called so, or in another document only now.
+    {% for places, name in [
+        (ref("linear_identifiers"), "identifier"), (ref("slack_message_places"), "message_id")
+    ] %}
     union all
 
-    -- Links from before, to issues that are there, or called so, only now.
     select
         known.from_document_version_id,
         known.link_number,
@@ -211,30 +214,12 @@ written as (
         known.to_url,
         known.kind = 'relation' as is_relation
     from {{ this }} as known
-    inner join {{ ref("linear_identifiers") }} as named
-        on known.to_identifier = named.identifier
+    inner join {{ places }} as named on known.to_identifier = named.{{ name }}
     left join versions on known.from_document_version_id = versions.document_version_id
     where
-        {{ newer_than_watermark(ref("linear_identifiers"), "named") }}
+        {{ newer_than_watermark(places, "named") }}
         and versions.document_version_id is null
-
-    union all
-
-    -- And to messages that are there, or in another document, only now.
-    select
-        known.from_document_version_id,
-        known.link_number,
-        cast(null as string) as to_doc_id,
-        known.to_identifier,
-        known.to_url,
-        false as is_relation
-    from {{ this }} as known
-    inner join {{ ref("slack_message_places") }} as placed
-        on known.to_identifier = placed.message_id
-    left join versions on known.from_document_version_id = versions.document_version_id
-    where
-        {{ newer_than_watermark(ref("slack_message_places"), "placed") }}
-        and versions.document_version_id is null
+    {% endfor %}
     {% endif %}
 
 ),

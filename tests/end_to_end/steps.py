@@ -27,8 +27,9 @@ IMPORTED_ONCE = [
     "dbt.cli.main",
     "dbt.task.build",
     "dlt_sources.pipeline",
-    "great_expectations",
     "loreline.cli.app",
+    "loreline.contracts.suite",
+    "great_expectations",
     "loreline.dbt_plugin",
     "loreline.lake.maintenance",
     "loreline.serving.collections",
@@ -39,8 +40,6 @@ IMPORTED_ONCE = [
 
 STARTED, DONE, FAILED = "started", "done", "failed"
 
-# Great Expectations asks when it is imported.
-os.environ["GX_ANALYTICS_ENABLED"] = "false"
 _processes = multiprocessing.get_context("forkserver")
 _processes.set_forkserver_preload(IMPORTED_ONCE)
 
