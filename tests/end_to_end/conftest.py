@@ -18,7 +18,7 @@ from tests.end_to_end.lakehouse import (
     Lakehouse,
     temporary_lakehouse,
 )
-from tests.end_to_end.steps import Step
+from tests.steps import Step
 
 
 @pytest.fixture(scope="session")

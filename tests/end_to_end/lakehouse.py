@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import shutil
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -24,19 +23,10 @@ from loreline.lake.catalog import load_catalog
 from loreline.postgres import connect, upgrade
 from loreline.serving.collections import CollectionState, states
 from loreline.serving.search import PUBLIC, Hit, search
-from loreline.settings import PROJECT_ROOT, Settings
-from tests.end_to_end.steps import Build, Command, Step
+from loreline.settings import Settings
+from tests.parsed import carry_parsed, copied_project
+from tests.steps import Build, Command, Step
 
-PROJECT = [
-    "dbt_project.yml",
-    "profiles.yml",
-    "selectors.yml",
-    "macros",
-    "models",
-    "python_models",
-    "seeds",
-    "tests/dbt",
-]
 NO_TESTS = ["--exclude-resource-type", "test", "--exclude-resource-type", "unit_test"]
 
 TINY_MODEL = "tiny-bert"
@@ -324,6 +314,7 @@ def temporary_lakehouse(
     )
     settings.home.mkdir(parents=True)
     project = copied_project(folder / "project")
+    carry_parsed(stack, settings, project, project / "target")
     if tiny_model:
         write_models(project, TINY_MODEL_SEED)
         replace_in(project / "seeds" / "clustering_configurations.csv", "all-minilm-l6-v2", "tiny")
@@ -347,18 +338,6 @@ def replace_in(file: Path, old: str, new: str) -> None:
     text = file.read_text()
     assert text.count(old) == 1, f"{file} holds {old!r} {text.count(old)} times"
     file.write_text(text.replace(old, new))
-
-
-def copied_project(folder: Path) -> Path:
-    """Copy the dbt project, as it is here, into a folder."""
-    for name in PROJECT:
-        place = PROJECT_ROOT / name
-        if place.is_dir():
-            shutil.copytree(place, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-        else:
-            folder.mkdir(exist_ok=True)
-            shutil.copy(place, folder / name)
-    return folder
 
 
 def _remove(settings: Settings) -> None:

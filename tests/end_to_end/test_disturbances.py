@@ -27,8 +27,8 @@ from tests.end_to_end.lakehouse import (
     temporary_lakehouse,
     vectors,
 )
-from tests.end_to_end.steps import Step
 from tests.end_to_end.watching import counting_all_the_while, searching_all_the_while
+from tests.steps import Step
 
 DAYS = ("day_one", "day_two")
 SOURCES = ("notion", "slack")

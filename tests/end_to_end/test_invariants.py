@@ -20,7 +20,7 @@ from tests.end_to_end.exports import (
     write_slack,
 )
 from tests.end_to_end.lakehouse import NO_TESTS, Lakehouse, Rows, vectors
-from tests.end_to_end.steps import StepError
+from tests.steps import StepError
 
 ONLY_DOCUMENTS = ["build", "--select", "+documents", *NO_TESTS]
 

@@ -24,8 +24,8 @@ from dlt_sources import SOURCES
 from loreline.serving.search import Hit
 from loreline.settings import PROJECT_ROOT, Settings
 from tests.end_to_end.lakehouse import Lakehouse, temporary_lakehouse, vectors
-from tests.end_to_end.steps import StepError
 from tests.end_to_end.watching import Asker, Watch, searching_all_the_while
+from tests.steps import StepError
 
 SAMPLE = PROJECT_ROOT / "sample_workspace"
 DAYS = ("day_one", "day_two", "day_three")

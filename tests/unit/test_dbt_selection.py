@@ -9,7 +9,7 @@ from dbt.cli.main import dbtRunner
 
 from loreline.cli.build import dbt_arguments
 from tests.end_to_end.dataset_models import MODELS, put_models
-from tests.end_to_end.lakehouse import copied_project
+from tests.parsed import copied_project
 
 
 @pytest.fixture(scope="module")

@@ -36,6 +36,17 @@ IMPORTED_ONCE = [
     "pytest",
     "s3fs",
     "sentence_transformers",
+    # Of the Python models.
+    "loreline.backfill",
+    "loreline.conversations.requests",
+    "loreline.datasets.near_copies",
+    "loreline.datasets.training_text",
+    "loreline.evaluation.clusters",
+    "loreline.evaluation.vectors",
+    "loreline.knowledge.chunking",
+    "loreline.knowledge.sentence_vectors",
+    "loreline.review.contents",
+    "loreline.serving.lineage",
 ]
 
 STARTED, DONE, FAILED = "started", "done", "failed"
@@ -193,6 +204,19 @@ def build(
     return done
 
 
+def dbt(began: Callable[[], None], arguments: list[str]) -> Command:
+    """Run dbt as from a command line."""
+    from dbt.cli.main import dbtRunner
+
+    began()
+    output = io.StringIO()
+    with contextlib.redirect_stdout(output):
+        result = dbtRunner().invoke(arguments)
+        if result.exception:
+            print(result.exception)
+    return Command(0 if result.success else 1, output.getvalue(), "")
+
+
 def maintain(began: Callable[[], None], days_later: float) -> list[str]:
     """Maintain all tables as if the present were so many days later."""
     from loreline.lake.maintenance import maintain
@@ -274,7 +298,7 @@ def small_slices() -> None:
 
 
 STEPS: dict[str, Callable[..., Any]] = {
-    step.__name__: step for step in (land, build, maintain, command, encode, make_model)
+    step.__name__: step for step in (land, build, dbt, maintain, command, encode, make_model)
 }
 
 
