@@ -159,14 +159,16 @@ def build(
     Args:
         began: called when a node begins: the first one, or `from_node`.
         project: its folder.
-        arguments: those of dbt: `["run", "--select", "documents"]`.
+        arguments: those of dbt: `["run", "--select", "documents"]`; none build what changed.
         encode_alone: use one thread for the embedding model. More of them wait for each other where
             the model is tiny and the machine busy.
     """
     import torch
     from dbt.cli.main import dbtRunner
 
+    from loreline.cli.build import manifest
     from loreline.embedding import SentenceEncoder
+    from loreline.operations.changed import Run, build_changed
 
     if encode_alone:
         torch.set_num_threads(1)
@@ -174,12 +176,14 @@ def build(
     done = Build()
     encode = SentenceEncoder.encode
     starts: dict[str, float] = {}
+    invocations: list[str] = []
 
     def counting(self: SentenceEncoder, texts: list[str]) -> Any:
         done.encoded += [hashlib.sha256(text.encode()).hexdigest() for text in texts]
         return encode(self, texts)
 
     def note(event: Any) -> None:
+        invocations.append(event.info.invocation_id)
         if event.info.name not in ("NodeStart", "NodeFinished"):
             return
         node, now = event.data.node_info.node_name, time.monotonic()
@@ -194,13 +198,24 @@ def build(
     SentenceEncoder.encode = counting
     folders = ["--project-dir", str(project), "--profiles-dir", str(project)]
     quiet = ["--log-level", "none", "--log-level-file", "none", "--no-write-json"]
-    result = dbtRunner(callbacks=[note]).invoke([*arguments, *folders, *quiet])
-    if result.exception:
-        raise result.exception
-    for outcome in result.result or []:
-        done.messages[outcome.node.name] = str(outcome.message)
-        if outcome.status in ("error", "fail", "runtime error", "skipped"):
-            done.faults[outcome.node.name] = f"{outcome.status}: {outcome.message}"
+
+    def run(selection: list[str], manifest: Any = None) -> Run:
+        dbt = dbtRunner(manifest=manifest, callbacks=[note])
+        result = dbt.invoke([*(arguments or ["build"]), *selection, *folders, *quiet])
+        if result.exception:
+            raise result.exception
+        for outcome in result.result or []:
+            done.messages[outcome.node.name] = str(outcome.message)
+            if outcome.status in ("error", "fail", "runtime error", "skipped"):
+                done.faults[outcome.node.name] = f"{outcome.status}: {outcome.message}"
+        return Run(invocations[-1], int(bool(done.faults)), list(result.result or []))
+
+    if arguments:
+        run([])
+    else:
+        settings = Settings.load()
+        parsed = manifest(settings, project)
+        build_changed(settings, parsed, lambda selection: run(selection, parsed), tests=False)
     return done
 
 

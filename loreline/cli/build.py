@@ -7,11 +7,11 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from dbt.contracts.graph.manifest import Manifest
     from dbt_common.events.base_types import EventMsg
 
+    from loreline.operations.changed import Run
     from loreline.settings import Settings
 
 DBT_FAILED = 1
@@ -34,6 +35,7 @@ RESOURCE_TYPES = ("--resource-type", "--resource-types", "--exclude-resource-typ
 MANUAL = "tag:manual"
 # With what hangs from it: the tests of such a model may read others, too.
 WITHOUT_MANUAL = ["--exclude", f"{MANUAL}+"]
+BESIDE_CHANGED = ("--threads", "--target", "-t", "--fail-fast", "-x")
 # `loreline build NAME`: parts of the project that are built on request only.
 PARTS = {"datasets": "tag:datasets"}
 
@@ -78,7 +80,16 @@ class BuildSummary:
         return sum(c.rows for c in self.commits if c.table.rsplit(".", 1)[-1] == table)
 
 
-def build(context: typer.Context, as_json: Json = False) -> None:
+Changed = Annotated[
+    bool,
+    typer.Option(
+        "--changed",
+        help="Run only what reads something new, or is new itself, and what hangs from it.",
+    ),
+]
+
+
+def build(context: typer.Context, changed: Changed = False, as_json: Json = False) -> None:
     """Build, embed, serve and test what changed.
 
     All other options are those of dbt build, as in:
@@ -91,7 +102,8 @@ def build(context: typer.Context, as_json: Json = False) -> None:
     from loreline.settings import Settings
 
     show = Show.problems if as_json else Show.everything
-    summary = run(Settings.load(), context.args, show=show, debug=bool(context.obj))
+    arguments, debug = context.args, bool(context.obj)
+    summary = run(Settings.load(), arguments, show=show, debug=debug, changed=changed)
     if as_json:
         print_json(asdict(summary))
     else:
@@ -106,6 +118,7 @@ def run(
     *,
     show: Show = Show.everything,
     debug: bool = False,
+    changed: bool = False,
 ) -> BuildSummary:
     """Run `dbt build` and print what it says.
 
@@ -114,32 +127,55 @@ def run(
         arguments: of `dbt build`.
         show: how much of it.
         debug: also dbt's stack traces.
+        changed: run what is not up to date, until all is.
 
     Raises:
         LorelineError: the stores are not there, or hold another schema; the arguments are wrong.
     """
     from loreline.lake.catalog import load_catalog
     from loreline.operations import builds
+    from loreline.operations.changed import build_changed
     from loreline.postgres import check_schema
+    from loreline.settings import PROJECT_ROOT
 
     started = time.monotonic()
     settings = with_target(settings, arguments)
     # What is wrong with the stores is said here in one line; dbt would wrap it into its own.
     load_catalog(settings)
     check_schema(settings)
+    _refuse_selection(arguments if changed else [])
     complete = dbt_arguments(arguments)
-    if show is Show.problems:
-        with progress("building", in_place=False) as told:
-            invocation, exit_code = _dbt(complete, settings, show, debug=debug, told=told)
-    else:
-        invocation, exit_code = _dbt(complete, settings, show, debug=debug)
-    if invocation and exit_code:
-        # Where it failed before the first node, dbt runs nothing at its end that would say so.
-        failure = {"node": "", "status": "error", "message": "it failed before it built anything"}
-        builds.ended(settings, invocation, [failure])
+    runs: list[Run] = []
+
+    def dbt(selection: Sequence[str] = (), project: Manifest | None = None) -> Run:
+        runs.append(
+            _dbt([*complete, *selection], settings, show, debug=debug, told=told, project=project)
+        )
+        return runs[-1]
+
+    is_quiet = show is Show.problems
+    with progress("building", in_place=False) if is_quiet else nullcontext() as told:
+        if changed:
+            project = manifest(settings, PROJECT_ROOT)
+            build_changed(settings, project, lambda selection: dbt(selection, project))
+        else:
+            dbt()
+    for each in runs:
+        if changed and each.invocation_id:
+            builds.named(settings, each.invocation_id, "what changed")
+        if each.invocation_id and each.exit_code:
+            # Where it failed before the first node, dbt runs nothing at its end that would say so.
+            failure = {
+                "node": "",
+                "status": "error",
+                "message": "it failed before it built anything",
+            }
+            builds.ended(settings, each.invocation_id, [failure])
     seconds = time.monotonic() - started
-    commits = list(_commits(settings, invocation)) if invocation else []
-    return BuildSummary(invocation, exit_code, seconds, commits)
+    invocations = [each.invocation_id for each in runs if each.invocation_id]
+    exit_code = runs[-1].exit_code if runs else 0
+    commits = list(_commits(settings, invocations))
+    return BuildSummary((invocations or [""])[-1], exit_code, seconds, commits)
 
 
 def child_map(settings: Settings) -> Mapping[str, list[str]]:
@@ -163,7 +199,8 @@ def manifest(settings: Settings, project: Path) -> Manifest:
 
     folders = ["--project-dir", str(project), "--profiles-dir", str(project)]
     with _environment(settings):
-        result = dbtRunner().invoke(["--quiet", "--log-level", "none", "parse", *folders])
+        quiet = ["--quiet", "--log-level", "none", "--no-write-json"]
+        result = dbtRunner().invoke([*quiet, "parse", *folders])
     if not result.success:
         raise LorelineError("dbt cannot read the project", "see what `dbt parse` says")
     return result.result
@@ -257,6 +294,15 @@ def _value(arguments: Sequence[str], *options: str) -> str | None:
     return None
 
 
+def _refuse_selection(arguments: Sequence[str]) -> None:
+    for argument in arguments:
+        if argument.startswith("-") and not _names(argument, *BESIDE_CHANGED):
+            raise LorelineError(
+                f"--changed selects by itself, and does not go with {argument}",
+                "leave one of the two out",
+            )
+
+
 class _DbtLog:
     """What dbt says, without its time stamps and stack traces; it remembers the invocation's id."""
 
@@ -301,14 +347,18 @@ def _dbt(
     *,
     debug: bool,
     told: Callable[[str], None] | None = None,
-) -> tuple[str, int]:
-    """Run dbt in this process; its invocation id (empty if it never began) and exit code."""
+    project: Manifest | None = None,
+) -> Run:
+    """Run dbt in this process, on a project that it need not read."""
     from dbt.cli.exceptions import DbtUsageException
     from dbt.cli.main import dbtRunner
 
+    from loreline.operations.changed import Run
+
     log = _DbtLog(show, debug=debug, told=told)
     with _environment(settings):
-        result = dbtRunner(callbacks=[log]).invoke(["--log-level", "none", *arguments])
+        dbt = dbtRunner(manifest=project, callbacks=[log])
+        result = dbt.invoke(["--log-level", "none", *arguments])
     error = result.exception
     if isinstance(error, KeyboardInterrupt):
         raise error
@@ -316,8 +366,9 @@ def _dbt(
         message = str(error).rstrip(".")
         raise LorelineError(message, "see `dbt build --help`", exit_code=DBT_BROKE)
     if error is not None:
-        return log.invocation_id, DBT_BROKE
-    return log.invocation_id, 0 if result.success else DBT_FAILED
+        return Run(log.invocation_id, DBT_BROKE)
+    exit_code = 0 if result.success else DBT_FAILED
+    return Run(log.invocation_id, exit_code, list(result.result or []))
 
 
 @contextmanager
@@ -334,7 +385,7 @@ def _environment(settings: Settings) -> Iterator[None]:
         os.environ.update(before)
 
 
-def _commits(settings: Settings, invocation_id: str) -> Iterator[ModelCommit]:
+def _commits(settings: Settings, invocations: list[str]) -> Iterator[ModelCommit]:
     from psycopg import sql
     from psycopg.rows import class_row
 
@@ -345,7 +396,7 @@ def _commits(settings: Settings, invocation_id: str) -> Iterator[ModelCommit]:
         "with writes as ("
         "select table_name, batch, min(model) as model, sum(rows) as rows,"
         " count(*) as snapshots, max(seconds) as seconds"
-        " from {} where invocation_id = %s group by table_name, batch)"
+        " from {} where invocation_id = any(%s) group by table_name, batch)"
         " select table_name as table, min(model) as model, sum(rows)::bigint as rows,"
         " sum(snapshots)::bigint as snapshots, sum(seconds) as seconds"
         " from writes group by table_name order by min(batch)"
@@ -354,4 +405,4 @@ def _commits(settings: Settings, invocation_id: str) -> Iterator[ModelCommit]:
         connect(settings) as connection,
         connection.cursor(row_factory=class_row(ModelCommit)) as cursor,
     ):
-        yield from cursor.execute(query, (invocation_id,))
+        yield from cursor.execute(query, (invocations,))

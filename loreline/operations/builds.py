@@ -83,6 +83,13 @@ def ended(settings: Settings, invocation_id: str, results: Sequence[Mapping[str,
         )
 
 
+def named(settings: Settings, invocation_id: str, selection: str) -> None:
+    """Say in words what a run has selected."""
+    with connect(settings) as connection:
+        statement = SQL("update {} set selection = %s where invocation_id = %s")
+        connection.execute(statement.format(_table(settings)), [selection, invocation_id])
+
+
 def last(connection: psycopg.Connection[Any], settings: Settings) -> list[Build]:
     """The run that began last, and the last one of everything, where that is another one.
 

@@ -107,11 +107,10 @@ class Lakehouse:
         return Step(step, environment, in_small_slices=self.in_small_slices, **arguments)
 
     def start_build(self, *arguments: str, from_node: str | None = None) -> Step:
-        """Begin `dbt` with these arguments; without any, everything is built and nothing tested.
+        """Begin `dbt` with these arguments; without any, what changed is built and nothing tested.
 
         The step counts as started when the first node begins, or `from_node`.
         """
-        arguments = arguments or ("build", *NO_TESTS)
         return self.start(
             "build",
             project=self.project,
