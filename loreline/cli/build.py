@@ -35,7 +35,11 @@ RESOURCE_TYPES = ("--resource-type", "--resource-types", "--exclude-resource-typ
 MANUAL = "tag:manual"
 # With what hangs from it: the tests of such a model may read others, too.
 WITHOUT_MANUAL = ["--exclude", f"{MANUAL}+"]
-BESIDE_CHANGED = ("--threads", "--target", "-t", "--fail-fast", "-x")
+# What `--changed`, which selects by itself, goes with.
+BESIDE_CHANGED = (
+    *("--project-dir", "--profiles-dir", "--target-path", "--log-path"),
+    *("--target", "-t", "--threads", "--fail-fast", "-x", "--use-colors", "--no-use-colors"),
+)
 # `loreline build NAME`: parts of the project that are built on request only.
 PARTS = {"datasets": "tag:datasets"}
 
@@ -156,7 +160,8 @@ def run(
     is_quiet = show is Show.problems
     with progress("building", in_place=False) if is_quiet else nullcontext() as told:
         if changed:
-            project = manifest(settings, PROJECT_ROOT)
+            folder = _value(arguments, "--project-dir") or PROJECT_ROOT
+            project = manifest(settings, Path(folder))
             build_changed(settings, project, lambda selection: dbt(selection, project))
         else:
             dbt()

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -22,6 +19,8 @@ from loreline.lake.raw import RAW_SCHEMA
 from loreline.postgres import connect
 from loreline.settings import PROJECT_ROOT, Settings
 from tests.end_to_end.forest import assistant, chat, event, system, user
+from tests.parsed import carry_parsed, copied_project
+from tests.steps import Step
 
 WRITER = Writer("test", "test", "test")
 STARTED = datetime(2026, 10, 1)
@@ -45,15 +44,13 @@ class Project:
         """Run dbt in a process of its own, and give what it printed."""
         places = ["--project-dir", self.folder, "--profiles-dir", self.folder]
         outputs = ["--target-path", self.target, "--log-path", self.target, "--no-use-colors"]
-        run = "from dbt.cli.main import cli; cli()"
-        done = subprocess.run(
-            [sys.executable, "-c", run, *arguments, *places, *outputs],
-            env=os.environ | self.settings.environment(),
-            capture_output=True,
-            text=True,
-        )
-        assert (done.returncode != 0) == fails, done.stdout + done.stderr
-        return done.stdout
+        done = Step(
+            "dbt",
+            os.environ | self.settings.environment(),
+            arguments=[*arguments, *map(str, [*places, *outputs])],
+        ).result()
+        assert (done.exit_code != 0) == fails, done.output
+        return done.output
 
     def artifact(self, name: str) -> dict[str, Any]:
         """A JSON file that dbt wrote."""
@@ -108,19 +105,17 @@ class Project:
 
 
 @pytest.fixture
-def project(settings: Settings, tmp_path: Path) -> Project:
+def project(stack: Settings, settings: Settings, tmp_path: Path) -> Project:
     """The project of this checkout."""
+    carry_parsed(stack, settings, PROJECT_ROOT, tmp_path / "target")
     return Project(settings, PROJECT_ROOT, tmp_path / "target")
 
 
 @pytest.fixture
-def changed_project(settings: Settings, tmp_path: Path) -> Project:
+def changed_project(stack: Settings, settings: Settings, tmp_path: Path) -> Project:
     """A copy of the project, to be changed."""
-    copy = tmp_path / "project"
-    for name in ("macros", "models", "python_models", "seeds"):
-        shutil.copytree(PROJECT_ROOT / name, copy / name)
-    for name in ("dbt_project.yml", "profiles.yml"):
-        shutil.copy(PROJECT_ROOT / name, copy)
+    copy = copied_project(tmp_path / "project")
+    carry_parsed(stack, settings, copy, tmp_path / "target")
     return Project(settings, copy, tmp_path / "target")
 
 
