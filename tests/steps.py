@@ -64,6 +64,7 @@ class Step:
 
     def __init__(self, name: str, environment: Mapping[str, str], **arguments: Any) -> None:
         self.name = name
+        self._said: tuple[str, Any] = (STARTED, None)
         self._outcome, theirs = _processes.Pipe(duplex=False)
         self._process = _processes.Process(
             target=_run, args=(name, dict(environment), arguments, theirs), daemon=True
@@ -72,9 +73,11 @@ class Step:
         theirs.close()
 
     def wait_until_started(self) -> None:
-        """Return when the step's own work begins, after what any run of it has to do first."""
-        message = self._receive()
-        assert message == (STARTED, None), message
+        """Return when the step's own work begins, after what any run of it has to do first.
+
+        Where there is none to do, it ends without having begun.
+        """
+        self._said = self._receive()
 
     def is_running(self) -> bool:
         """Whether the process lives."""
@@ -94,7 +97,7 @@ class Step:
         Raises:
             StepError: it failed, or died.
         """
-        kind = STARTED
+        kind, value = self._said
         while kind == STARTED:
             kind, value = self._receive()
         self._process.join()

@@ -36,7 +36,7 @@ STEPS = ("ingest", "build", "embed", "push", "maintain")
 
 # The nodes during which a build is killed: from the start of the first to the end of the last.
 NODES = {
-    "build": ("chunking_strategies", "chunks"),
+    "build": ("stg_notion__pages", "chunks"),
     "embed": ("text_embeddings", "text_embeddings"),
     "push": ("vector_manifest", "vector_collections"),
 }
