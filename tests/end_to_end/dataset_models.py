@@ -167,6 +167,8 @@ def put_models(project: Path) -> None:
     for folder in ("models/datasets", "python_models/datasets", "tests/dbt"):
         shutil.rmtree(project / folder, ignore_errors=True)
     (project / "models" / "exposures.yml").unlink(missing_ok=True)
+    # dbt does not get over unit tests whose models are gone from what it has parsed before.
+    shutil.rmtree(project / "target", ignore_errors=True)
     folder = project / "models" / "datasets"
     folder.mkdir()
     for name, sql in MODELS.items():
