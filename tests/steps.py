@@ -162,14 +162,15 @@ def build(
     Args:
         began: called when a node begins: the first one, or `from_node`.
         project: its folder.
-        arguments: those of dbt: `["run", "--select", "documents"]`; none build what changed.
+        arguments: those of dbt: `["run", "--select", "documents"]`; or `["--changed"]`, and then
+            what to select from.
         encode_alone: use one thread for the embedding model. More of them wait for each other where
             the model is tiny and the machine busy.
     """
     import torch
     from dbt.cli.main import dbtRunner
 
-    from loreline.cli.build import manifest
+    from loreline.cli.build import manifest, selected
     from loreline.embedding import SentenceEncoder
     from loreline.operations.changed import Run, build_changed
 
@@ -202,9 +203,9 @@ def build(
     folders = ["--project-dir", str(project), "--profiles-dir", str(project)]
     quiet = ["--log-level", "none", "--log-level-file", "none", "--no-write-json"]
 
-    def run(selection: list[str], manifest: Any = None) -> Run:
-        dbt = dbtRunner(manifest=manifest, callbacks=[note])
-        result = dbt.invoke([*(arguments or ["build"]), *selection, *folders, *quiet])
+    def run(complete: list[str], parsed: Any = None) -> Run:
+        dbt = dbtRunner(manifest=parsed, callbacks=[note])
+        result = dbt.invoke([*complete, *folders, *quiet])
         if result.exception:
             raise result.exception
         for outcome in result.result or []:
@@ -213,12 +214,13 @@ def build(
                 done.faults[outcome.node.name] = f"{outcome.status}: {outcome.message}"
         return Run(invocations[-1], int(bool(done.faults)), list(result.result or []))
 
-    if arguments:
-        run([])
-    else:
+    if arguments[0] == "--changed":
         settings = Settings.load()
         parsed = manifest(settings, project)
-        build_changed(settings, parsed, lambda selection: run(selection, parsed), tests=False)
+        within = selected(settings, project, parsed, arguments[1:])
+        build_changed(settings, parsed, within, lambda stale: run(["build", *stale], parsed))
+    else:
+        run(arguments)
     return done
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import sys
 import time
@@ -31,11 +32,18 @@ if TYPE_CHECKING:
 DBT_FAILED = 1
 DBT_BROKE = 2
 
-RESOURCE_TYPES = ("--resource-type", "--resource-types", "--exclude-resource-type")
+RESOURCE_TYPES = (
+    *("--resource-type", "--resource-types"),
+    *("--exclude-resource-type", "--exclude-resource-types"),
+)
 MANUAL = "tag:manual"
 # With what hangs from it: the tests of such a model may read others, too.
 WITHOUT_MANUAL = ["--exclude", f"{MANUAL}+"]
-# What `--changed`, which selects by itself, goes with.
+SELECTION = (
+    *("--select", "-s", "--models", "-m", "--exclude", "--selector"),
+    *RESOURCE_TYPES,
+)
+# What else goes with `--changed`.
 BESIDE_CHANGED = (
     *("--project-dir", "--profiles-dir", "--target-path", "--log-path"),
     *("--target", "-t", "--threads", "--fail-fast", "-x", "--use-colors", "--no-use-colors"),
@@ -147,8 +155,10 @@ def run(
     # What is wrong with the stores is said here in one line; dbt would wrap it into its own.
     load_catalog(settings)
     check_schema(settings)
-    _refuse_selection(arguments if changed else [])
     complete = dbt_arguments(arguments)
+    selection: list[str] = []
+    if changed:
+        selection, complete = divided(complete)
     runs: list[Run] = []
 
     def dbt(selection: Sequence[str] = (), project: Manifest | None = None) -> Run:
@@ -160,9 +170,10 @@ def run(
     is_quiet = show is Show.problems
     with progress("building", in_place=False) if is_quiet else nullcontext() as told:
         if changed:
-            folder = _value(arguments, "--project-dir") or PROJECT_ROOT
-            project = manifest(settings, Path(folder))
-            build_changed(settings, project, lambda selection: dbt(selection, project))
+            folder = Path(_value(arguments, "--project-dir") or PROJECT_ROOT)
+            project = manifest(settings, folder)
+            within = selected(settings, folder, project, selection)
+            build_changed(settings, project, within, lambda stale: dbt(stale, project))
         else:
             dbt()
     for each in runs:
@@ -209,6 +220,26 @@ def manifest(settings: Settings, project: Path) -> Manifest:
     if not result.success:
         raise LorelineError("dbt cannot read the project", "see what `dbt parse` says")
     return result.result
+
+
+def selected(
+    settings: Settings, folder: Path, project: Manifest, selection: Sequence[str]
+) -> set[str]:
+    """The unique ids of the nodes that dbt's options select.
+
+    Raises:
+        LorelineError: dbt does not understand them.
+    """
+    from dbt.cli.main import dbtRunner
+
+    quiet = ["--quiet", "--log-level", "none", "--no-write-json"]
+    form = ["--output", "json", "--output-keys", "unique_id"]
+    folders = ["--project-dir", str(folder), "--profiles-dir", str(folder)]
+    with _environment(settings):
+        result = dbtRunner(manifest=project).invoke([*quiet, "ls", *selection, *form, *folders])
+    if not result.success:
+        raise LorelineError(f"dbt cannot select: {result.exception}", "see `dbt build --help`")
+    return {json.loads(line)["unique_id"] for line in result.result}
 
 
 def print_summary(summary: BuildSummary, *, with_tables: bool = True) -> None:
@@ -263,6 +294,25 @@ def dbt_arguments(arguments: Sequence[str]) -> list[str]:
     return complete
 
 
+def divided(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The arguments of `dbt build` that select, and the others.
+
+    Raises:
+        LorelineError: one of the others would build something else than what changed.
+    """
+    parts: tuple[list[str], list[str]] = ([], [])
+    is_other = True
+    for argument in arguments:
+        if argument.startswith("-"):
+            is_other = not _names(argument, *SELECTION)
+            if is_other and not _names(argument, *BESIDE_CHANGED):
+                raise LorelineError(
+                    f"--changed does not go with {argument}", "leave one of the two out"
+                )
+        parts[is_other].append(argument)
+    return parts
+
+
 def _with_part(arguments: Sequence[str]) -> list[str]:
     """The arguments, with a part's name at their beginning as what it selects."""
     if arguments and arguments[0] in PARTS:
@@ -297,15 +347,6 @@ def _value(arguments: Sequence[str], *options: str) -> str | None:
         if _names(argument, *options):
             return argument.partition("=")[2]
     return None
-
-
-def _refuse_selection(arguments: Sequence[str]) -> None:
-    for argument in arguments:
-        if argument.startswith("-") and not _names(argument, *BESIDE_CHANGED):
-            raise LorelineError(
-                f"--changed selects by itself, and does not go with {argument}",
-                "leave one of the two out",
-            )
 
 
 class _DbtLog:

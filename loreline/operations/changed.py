@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 # A node whose result depends on more than what it reads from the lake says so in its `meta`.
 ALWAYS = "runs_always"
-MANUAL = "manual"
 PASSED = ("success", "pass")
 # What runs always may write, and what reads it is run then; more rounds follow only what others do.
 MOST_ROUNDS = 3
@@ -70,23 +69,21 @@ class Plan:
 
 
 def plan(
-    settings: Settings, manifest: Manifest, *, tests: bool = True, with_always: bool = True
+    settings: Settings, manifest: Manifest, within: Collection[str], *, with_always: bool = True
 ) -> Plan:
     """What to run now: what is not up to date, and what hangs from that.
 
     Args:
         settings: the stores.
         manifest: the project.
-        tests: also data tests.
+        within: the nodes that are wanted.
         with_always: also what runs in every build.
     """
-    types = ("model", "seed", "test") if tests else ("model", "seed")
     nodes = {
         name: node
         for name, node in manifest.nodes.items()
-        if node.resource_type in types and node.config.enabled
+        if name in within and node.resource_type in ("model", "seed", "test")
     }
-    left_out = _with_children(manifest, {n for n in nodes if MANUAL in nodes[n].tags})
     tables = _tables(manifest)
     common = _common_code(manifest, settings)
     codes = {name: _code(node, common) for name, node in nodes.items()}
@@ -100,27 +97,26 @@ def plan(
     }
     # What hangs from these is run in another round, where they have written something.
     always = {name for name in nodes if with_always and _runs_always(manifest, nodes[name])}
-    found = nodes.keys() & (_with_children(manifest, stale - left_out) | always)
-    return Plan(frozenset(found - left_out), commits, codes)
+    found = nodes.keys() & (_with_children(manifest, stale) | always)
+    return Plan(frozenset(found), commits, codes)
 
 
 def build_changed(
     settings: Settings,
     manifest: Manifest,
+    within: Collection[str],
     run: Callable[[list[str]], Run],
-    *,
-    tests: bool = True,
 ) -> None:
     """Run what changed, and then what that has changed, until all is up to date or something fails.
 
     Args:
         settings: the stores.
         manifest: the project.
+        within: the nodes that are wanted.
         run: runs `dbt build` with a selection.
-        tests: also data tests.
     """
     for rounds in range(MOST_ROUNDS):
-        planned = plan(settings, manifest, tests=tests, with_always=rounds == 0)
+        planned = plan(settings, manifest, within, with_always=rounds == 0)
         if not planned.nodes:
             return
         done = run(_selection(manifest, planned))

@@ -109,8 +109,11 @@ class Lakehouse:
     def start_build(self, *arguments: str, from_node: str | None = None) -> Step:
         """Begin `dbt` with these arguments; without any, what changed is built and nothing tested.
 
+        `--changed` as the first argument builds what changed of what the others select.
+
         The step counts as started when the first node begins, or `from_node`.
         """
+        arguments = arguments or ("--changed", *NO_TESTS, "--exclude", "tag:manual+")
         return self.start(
             "build",
             project=self.project,

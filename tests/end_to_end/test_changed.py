@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from loreline.cli.build import manifest
+from loreline.cli.build import manifest, selected
 from loreline.operations.changed import plan
 from loreline.settings import PROJECT_ROOT
 from tests.end_to_end.lakehouse import NO_TESTS, Lakehouse
@@ -20,10 +20,12 @@ ALWAYS = {
 }
 
 
-def planned(lakehouse: Lakehouse, *, tests: bool = False) -> set[str]:
-    """The names of what would be run, without what always is."""
-    project = manifest(lakehouse.settings, lakehouse.project)
-    found = plan(lakehouse.settings, project, tests=tests, with_always=False)
+def planned(lakehouse: Lakehouse) -> set[str]:
+    """The names of the models and seeds that would be run, without what always is."""
+    settings, folder = lakehouse.settings, lakehouse.project
+    project = manifest(settings, folder)
+    within = selected(settings, folder, project, [*NO_TESTS, "--exclude", "tag:manual+"])
+    found = plan(settings, project, within, with_always=False)
     return {project.nodes[name].name for name in found.nodes}
 
 
@@ -105,7 +107,12 @@ def test_tests_are_run_where_what_they_read_is_new(built: Lakehouse) -> None:
     assert "Nothing changed" in again.output
 
 
-def test_it_selects_by_itself(own_lakehouse: Lakehouse) -> None:
-    said = own_lakehouse.command("build", "--changed", "--select", "documents")
-    assert said.exit_code != 0
-    assert "--changed selects by itself" in said.errors
+def test_it_keeps_to_what_is_selected(built: Lakehouse) -> None:
+    built.land("slack", DAY_ONE / "slack")
+    run = set(built.build("--changed", "--select", "+documents", *NO_TESTS).messages)
+    assert {"stg_slack__messages", "documents"} <= run
+    assert not run & {"chunks", "stg_linear__issues", "documents_current"}
+    assert {"chunks", "documents_current"} <= planned(built)
+    refused = built.command("build", "--changed", "--full-refresh")
+    assert (refused.exit_code, refused.errors.count("\n")) == (2, 1)
+    assert "--changed does not go with --full-refresh" in refused.errors

@@ -17,7 +17,7 @@ spoken,chat_messages,64,0,,,,title_and_path,tiny-bert,1,candidate,3
 meant,semantic,64,0,2,80,tiny,none,tiny-bert,1,candidate,4
 meant_too,semantic,48,0,1,80,tiny,none,tiny-bert,1,candidate,5
 """
-KNOWLEDGE = ["build", *NO_TESTS, "--select", "+chunks", "text_embeddings", "vector_manifest"]
+KNOWLEDGE = ["--changed", *NO_TESTS, "--select", "+chunks", "text_embeddings", "vector_manifest"]
 KNOWLEDGE += ["documents_current", "served_collections", "vector_collections"]
 
 LEDGER = [

@@ -19,7 +19,7 @@ OWN_MODELS = (
     "cluster_events",
 )
 MODELS = ("+trajectory_clusters", "+cluster_names", "+cluster_events")
-BUILD = ("build", "--select", *MODELS, "--exclude-resource-type", "unit_test")
+BUILD = ("--changed", "--select", *MODELS, "--exclude-resource-type", "unit_test")
 
 SUBJECTS = {
     "orchard": "Which apples and quinces should the orchard prune before the frost, how hard?",

@@ -19,7 +19,7 @@ from tests.reviewing import add_reviewers
 from tests.simulators.chat_completions import Refusal, chat_completions, said
 
 BUILD = (
-    *("build", "--select", "+review_items", "+label_agreement", "judges", "model_prices"),
+    *("--changed", "--select", "+review_items", "+label_agreement", "judges", "model_prices"),
     *("--exclude-resource-type", "unit_test"),
 )
 UNTESTED = (*BUILD, "--exclude-resource-type", "test")
@@ -135,11 +135,11 @@ def judged(stack, tmp_path, model):
         changed = Judged(lakehouse, tmp_path / "prompts")
         events = [*conversations(9), *compared(*PAIRS)]
         lakehouse.land_events(events)
-        changed.build()
         yield changed
 
 
 def test_off_until_somebody_switches_it_on(judged, model):
+    judged.build()
     for arguments in ([], ["--dry-run"]):
         done = judged.lakehouse.command("judge", *arguments)
         assert done.exit_code == 0, done.errors

@@ -21,7 +21,7 @@ from tests.end_to_end.forest import (
 from tests.end_to_end.lakehouse import temporary_lakehouse
 
 BUILD = (
-    "build",
+    "--changed",
     "--select",
     "+preference_consensus",
     "--exclude-resource-type",

@@ -12,7 +12,14 @@ from tests.end_to_end.lakehouse import replace_in, temporary_lakehouse
 from tests.simulators.chat_completions import Refusal, called, chat_completions, last_text, said
 
 BUILD = (
-    *("build", "--select", "+tag:conversations", "lineage_copies", "model_prices", "seed_themes"),
+    *(
+        "--changed",
+        "--select",
+        "+tag:conversations",
+        "lineage_copies",
+        "model_prices",
+        "seed_themes",
+    ),
     *("--exclude-resource-type", "unit_test"),
 )
 TOOLS = [{"type": "function", "function": {"name": "search", "parameters": {"type": "object"}}}]

@@ -21,7 +21,7 @@ from loreline.review.verdicts import Verdict
 from tests.end_to_end.lakehouse import temporary_lakehouse
 from tests.reviewing import add_reviewers, in_review, pair, put, trajectory
 
-LABELS = ["build", "--select", "+human_eval_labels", "label_categories"]
+LABELS = ["--changed", "--select", "+human_eval_labels", "label_categories"]
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ from tests.end_to_end.forest import (
 from tests.end_to_end.lakehouse import temporary_lakehouse
 from tests.reviewing import add_reviewers
 
-BUILD = ("build", "--select", "+review_items", "--exclude-resource-type", "unit_test")
+BUILD = ("--changed", "--select", "+review_items", "--exclude-resource-type", "unit_test")
 
 
 @pytest.fixture
