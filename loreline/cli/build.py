@@ -307,7 +307,9 @@ def divided(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
             is_other = not _names(argument, *SELECTION)
             if is_other and not _names(argument, *BESIDE_CHANGED):
                 raise LorelineError(
-                    f"--changed does not go with {argument}", "leave one of the two out"
+                    f"--changed does not go with {argument}",
+                    "leave one of the two out",
+                    exit_code=DBT_BROKE,
                 )
         parts[is_other].append(argument)
     return parts

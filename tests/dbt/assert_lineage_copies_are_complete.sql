@@ -1,5 +1,6 @@
 -- A row is a table of which Postgres holds another number of rows than the lake.
 -- (`loreline contents` compares them row by row, by fingerprints that Postgres computes.)
+{{ config(meta={"runs_always": true}) }}
 {% set names = [
     "messages", "context_snapshots", "request_attributes", "llm_chat_turns",
     "conversation_branch_nodes",

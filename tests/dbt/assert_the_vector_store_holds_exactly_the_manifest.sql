@@ -1,6 +1,7 @@
 -- A row is a chunk that Postgres lacks (missing), should not have (extra), or holds with another
 -- text, vector, version or other readers than it should (different). Postgres computes fingerprints
 -- from what its rows hold.
+{{ config(meta={"runs_always": true}) }}
 -- depends_on: {{ ref("vector_collections") }}
 with served as (
 
