@@ -218,7 +218,9 @@ def build(
         settings = Settings.load()
         parsed = manifest(settings, project)
         within = selected(settings, project, parsed, arguments[1:])
-        build_changed(settings, parsed, within, lambda stale: run(["build", *stale], parsed))
+        build_changed(
+            settings, project, parsed, within, lambda stale: run(["build", *stale], parsed)
+        )
     else:
         run(arguments)
     return done

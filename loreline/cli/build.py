@@ -173,7 +173,7 @@ def run(
             folder = Path(_value(arguments, "--project-dir") or PROJECT_ROOT)
             project = manifest(settings, folder)
             within = selected(settings, folder, project, selection)
-            build_changed(settings, project, within, lambda stale: dbt(stale, project))
+            build_changed(settings, folder, project, within, lambda stale: dbt(stale, project))
         else:
             dbt()
     for each in runs:

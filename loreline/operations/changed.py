@@ -20,6 +20,7 @@ import psycopg
 from psycopg.sql import SQL, Identifier
 
 import loreline
+from loreline.lake.catalog import list_tables, load_catalog
 from loreline.postgres import connect
 from loreline.settings import Settings
 
@@ -69,13 +70,19 @@ class Plan:
 
 
 def plan(
-    settings: Settings, manifest: Manifest, within: Collection[str], *, with_always: bool = True
+    settings: Settings,
+    project: Path,
+    manifest: Manifest,
+    within: Collection[str],
+    *,
+    with_always: bool = True,
 ) -> Plan:
     """What to run now: what is not up to date, and what hangs from that.
 
     Args:
         settings: the stores.
-        manifest: the project.
+        project: the folder of the dbt project.
+        manifest: what dbt has read there.
         within: the nodes that are wanted.
         with_always: also what runs in every build.
     """
@@ -85,15 +92,18 @@ def plan(
         if name in within and node.resource_type in ("model", "seed", "test")
     }
     tables = _tables(manifest)
-    common = _common_code(manifest, settings)
+    common = _common_code(settings, project, manifest)
     codes = {name: _code(node, common) for name, node in nodes.items()}
     with connect(settings) as connection:
         commits = _last_commits(connection, settings, set(tables.values()))
         built = _built(connection, settings)
+    own = {name: table for name, table in tables.items() if name in nodes}
+    there = _existing(settings, own.values())
     stale = {
         name
         for name in nodes
         if built.get(name) != _state(manifest, name, codes[name], commits, tables)
+        or (name in own and own[name] not in there)
     }
     # What hangs from these is run in another round, where they have written something.
     always = {name for name in nodes if with_always and _runs_always(manifest, nodes[name])}
@@ -103,6 +113,7 @@ def plan(
 
 def build_changed(
     settings: Settings,
+    project: Path,
     manifest: Manifest,
     within: Collection[str],
     run: Callable[[list[str]], Run],
@@ -111,12 +122,13 @@ def build_changed(
 
     Args:
         settings: the stores.
-        manifest: the project.
+        project: the folder of the dbt project.
+        manifest: what dbt has read there.
         within: the nodes that are wanted.
         run: runs `dbt build` with a selection.
     """
     for rounds in range(MOST_ROUNDS):
-        planned = plan(settings, manifest, within, with_always=rounds == 0)
+        planned = plan(settings, project, manifest, within, with_always=rounds == 0)
         if not planned.nodes:
             return
         done = run(_selection(manifest, planned))
@@ -174,6 +186,13 @@ def _tables(manifest: Manifest) -> dict[str, str]:
     }
 
 
+def _existing(settings: Settings, tables: Collection[str]) -> set[str]:
+    """Those of the tables that are in the catalog: somebody may have dropped one."""
+    catalog = load_catalog(settings)
+    namespaces = {table.partition(".")[0] for table in tables}
+    return {f"{each}.{table}" for each in namespaces for table in list_tables(catalog, each)}
+
+
 def _with_children(manifest: Manifest, names: Collection[str]) -> set[str]:
     found: set[str] = set()
     waiting = list(names)
@@ -192,11 +211,12 @@ def _runs_always(manifest: Manifest, node: Any) -> bool:
     return any(source is not None and source.database != "lake" for source in sources)
 
 
-def _common_code(manifest: Manifest, settings: Settings) -> str:
+def _common_code(settings: Settings, project: Path, manifest: Manifest) -> str:
     """A digest of what every node is made with."""
-    macros = {n: m.macro_sql for n, m in manifest.macros.items() if m.package_name == "loreline"}
+    macros = {name: macro.macro_sql for name, macro in manifest.macros.items()}
+    variables = (project / "dbt_project.yml").read_text()
     libraries = [version(name) for name in ("dbt-core", "dbt-duckdb", "duckdb")]
-    return _digest(macros, libraries, _package(), settings.model_path)
+    return _digest(macros, variables, libraries, _package(), settings.model_path)
 
 
 @cache

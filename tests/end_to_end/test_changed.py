@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 
 from loreline.cli.build import manifest, selected
+from loreline.lake.catalog import load_catalog
 from loreline.operations.changed import plan
 from loreline.settings import PROJECT_ROOT
-from tests.end_to_end.lakehouse import NO_TESTS, Lakehouse
+from tests.end_to_end.lakehouse import NO_TESTS, Lakehouse, replace_in
 from tests.steps import Build
 
 DAY_ONE = PROJECT_ROOT / "sample_workspace" / "day_one"
@@ -26,7 +27,7 @@ def planned(lakehouse: Lakehouse) -> set[str]:
     settings, folder = lakehouse.settings, lakehouse.project
     project = manifest(settings, folder)
     within = selected(settings, folder, project, [*NO_TESTS, "--exclude", "tag:manual+"])
-    found = plan(settings, project, within, with_always=False)
+    found = plan(settings, folder, project, within, with_always=False)
     return {project.nodes[name].name for name in found.nodes}
 
 
@@ -73,10 +74,14 @@ def test_what_is_new_itself_is_run(built: Lakehouse) -> None:
     model = built.project / "models" / "knowledge" / "people.sql"
     model.write_text("-- Edited.\n" + model.read_text())
     assert "people" in planned(built) and "documents" not in planned(built)
-    # A macro may be used anywhere.
+    # A macro may be used anywhere, and so may a variable.
     macro = built.project / "macros" / "portable" / "ratio.sql"
     macro.write_text(macro.read_text().replace("{% endmacro %}", "{# #}{% endmacro %}"))
     assert "documents" in planned(built)
+    built.build("--changed", "--select", "+people", *NO_TESTS)
+    assert "people" not in planned(built)
+    replace_in(built.project / "dbt_project.yml", "slack_gap_minutes: 30", "slack_gap_minutes: 31")
+    assert "people" in planned(built)
 
 
 def test_what_failed_is_run_again(built: Lakehouse) -> None:
@@ -87,6 +92,11 @@ def test_what_failed_is_run_again(built: Lakehouse) -> None:
         built.build()
     assert "documents_current" in planned(built)
     model.write_text(text)
+    built.build()
+    assert not planned(built)
+    # So is what somebody has dropped.
+    load_catalog(built.settings).drop_table(f"{built.settings.prefix}knowledge.people")
+    assert "people" in planned(built)
     built.build()
     assert not planned(built)
 
