@@ -47,6 +47,7 @@ IMPORTED_ONCE = [
     "loreline.knowledge.sentence_vectors",
     "loreline.review.contents",
     "loreline.serving.lineage",
+    "tests.warmed",
 ]
 
 STARTED, DONE, FAILED = "started", "done", "failed"

@@ -1,6 +1,13 @@
-"""`loreline build --changed`: what is not up to date is run, with what hangs from it."""
+"""`loreline build --changed`: what is not up to date is run, with what hangs from it.
+
+All tests share a lakehouse: each brings it up to date, lands a source that no other one does, and
+leaves the project as it was.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
@@ -8,7 +15,7 @@ from loreline.cli.build import manifest, selected
 from loreline.lake.catalog import load_catalog
 from loreline.operations.changed import plan
 from loreline.settings import PROJECT_ROOT
-from tests.end_to_end.lakehouse import NO_TESTS, Lakehouse, replace_in
+from tests.end_to_end.lakehouse import NO_TESTS, Lakehouse
 from tests.steps import Build
 
 DAY_ONE = PROJECT_ROOT / "sample_workspace" / "day_one"
@@ -20,6 +27,15 @@ ALWAYS = {
     "text_embeddings",
     "vector_collections",
 }
+
+
+@pytest.fixture
+def built(lakehouse: Lakehouse) -> Lakehouse:
+    """A lakehouse with documents in it, all of which is up to date."""
+    lakehouse.land("incident_reports", DAY_ONE / "incident_reports")
+    lakehouse.build()
+    assert not planned(lakehouse)
+    return lakehouse
 
 
 def planned(lakehouse: Lakehouse) -> set[str]:
@@ -36,21 +52,22 @@ def run_in(build: Build) -> set[str]:
     return {name for name in build.messages if not name.startswith("loreline-on-run")}
 
 
-@pytest.fixture
-def built(own_lakehouse: Lakehouse) -> Lakehouse:
-    """A lakehouse with documents in it, all of which is up to date."""
-    own_lakehouse.land("incident_reports", DAY_ONE / "incident_reports")
-    own_lakehouse.build()
-    assert not planned(own_lakehouse)
-    return own_lakehouse
+@contextmanager
+def edited(lakehouse: Lakehouse, file: str, old: str, new: str) -> Iterator[None]:
+    """Have another text in a file of the project for a while."""
+    place = lakehouse.project / file
+    text = place.read_text()
+    assert old in text
+    place.write_text(text.replace(old, new, 1))
+    yield
+    place.write_text(text)
 
 
 def test_only_what_reads_something_new_is_run(built: Lakehouse) -> None:
     snapshots = built.snapshots()
     assert run_in(built.build()) == ALWAYS
     # Nor was anything left undone.
-    whole = built.build("build", *NO_TESTS)
-    assert len(whole.messages) > 100
+    assert len(run_in(built.build("build", *NO_TESTS))) > 100
     assert built.snapshots() == snapshots
 
     built.land("slack", DAY_ONE / "slack")
@@ -65,36 +82,25 @@ def test_only_what_reads_something_new_is_run(built: Lakehouse) -> None:
 
 
 def test_what_is_new_itself_is_run(built: Lakehouse) -> None:
-    seed = built.project / "seeds" / "stop_words.csv"
-    seed.write_text(seed.read_text() + "lorem\n")
-    assert "stop_words" in planned(built) and "documents" not in planned(built)
-    built.build()
-    assert not planned(built)
-
-    model = built.project / "models" / "knowledge" / "people.sql"
-    model.write_text("-- Edited.\n" + model.read_text())
-    assert "people" in planned(built) and "documents" not in planned(built)
-    # A macro may be used anywhere, and so may a variable.
-    macro = built.project / "macros" / "portable" / "ratio.sql"
-    macro.write_text(macro.read_text().replace("{% endmacro %}", "{# #}{% endmacro %}"))
-    assert "documents" in planned(built)
-    built.build("--changed", "--select", "+people", *NO_TESTS)
-    assert "people" not in planned(built)
-    replace_in(built.project / "dbt_project.yml", "slack_gap_minutes: 30", "slack_gap_minutes: 31")
-    assert "people" in planned(built)
-
-
-def test_what_failed_is_run_again(built: Lakehouse) -> None:
-    model = built.project / "models" / "knowledge" / "documents_current.sql"
-    text = model.read_text()
-    model.write_text(text.replace("select", "select no_such_column,", 1))
-    with pytest.raises(AssertionError, match="no_such_column"):
+    with edited(built, "seeds/stop_words.csv", "\n", "\nlorem\n"):
+        assert "stop_words" in planned(built) and "documents" not in planned(built)
         built.build()
-    assert "documents_current" in planned(built)
-    model.write_text(text)
-    built.build()
-    assert not planned(built)
-    # So is what somebody has dropped.
+        assert not planned(built)
+    with edited(built, "models/knowledge/people.sql", "", "-- Edited.\n"):
+        assert "people" in planned(built) and "documents" not in planned(built)
+    # A macro may be used anywhere, and so may a variable.
+    with edited(built, "macros/portable/ratio.sql", "{% endmacro %}", "{# #}{% endmacro %}"):
+        assert {"people", "documents"} <= planned(built)
+    with edited(built, "dbt_project.yml", "slack_gap_minutes: 30", "slack_gap_minutes: 31"):
+        assert {"people", "documents"} <= planned(built)
+
+
+def test_what_failed_or_was_dropped_is_run_again(built: Lakehouse) -> None:
+    model = "models/knowledge/documents_current.sql"
+    with edited(built, model, "select", "select no_such_column,"):
+        with pytest.raises(AssertionError, match="no_such_column"):
+            built.build()
+        assert "documents_current" in planned(built)
     load_catalog(built.settings).drop_table(f"{built.settings.prefix}knowledge.people")
     assert "people" in planned(built)
     built.build()
@@ -102,12 +108,23 @@ def test_what_failed_is_run_again(built: Lakehouse) -> None:
 
 
 def test_what_others_wrote_meanwhile_is_new(built: Lakehouse) -> None:
-    # A build of these alone writes, and does not say that all is up to date.
-    built.land("slack", DAY_ONE / "slack")
+    built.land("linear", DAY_ONE / "linear")
+    # It writes, and does not say that all is up to date.
     built.build("build", "--select", "+documents", *NO_TESTS)
-    assert {"stg_slack__messages", "documents", "chunks"} <= planned(built)
+    assert {"stg_linear__issues", "documents", "chunks"} <= planned(built)
     built.build()
     assert not planned(built)
+
+
+def test_it_keeps_to_what_is_selected(built: Lakehouse) -> None:
+    built.land("google_docs", DAY_ONE / "google_docs")
+    run = run_in(built.build("--changed", "--select", "+documents", *NO_TESTS))
+    assert {"stg_google_docs__documents", "documents"} <= run
+    assert not run & {"chunks", "stg_linear__issues", "documents_current"}
+    assert {"chunks", "documents_current"} <= planned(built)
+    refused = built.command("build", "--changed", "--full-refresh")
+    assert (refused.exit_code, refused.errors.count("\n")) == (2, 1)
+    assert "--changed does not go with --full-refresh" in refused.errors
 
 
 def test_tests_are_run_where_what_they_read_is_new(built: Lakehouse) -> None:
@@ -121,14 +138,3 @@ def test_tests_are_run_where_what_they_read_is_new(built: Lakehouse) -> None:
     # What looks at Postgres is looked at each time.
     assert "assert_the_vector_store_holds_exactly_the_manifest" in again.output
     assert "Nothing changed" in again.output
-
-
-def test_it_keeps_to_what_is_selected(built: Lakehouse) -> None:
-    built.land("slack", DAY_ONE / "slack")
-    run = run_in(built.build("--changed", "--select", "+documents", *NO_TESTS))
-    assert {"stg_slack__messages", "documents"} <= run
-    assert not run & {"chunks", "stg_linear__issues", "documents_current"}
-    assert {"chunks", "documents_current"} <= planned(built)
-    refused = built.command("build", "--changed", "--full-refresh")
-    assert (refused.exit_code, refused.errors.count("\n")) == (2, 1)
-    assert "--changed does not go with --full-refresh" in refused.errors
