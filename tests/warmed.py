@@ -18,7 +18,7 @@ PROJECT = "{name: warm, version: '1', profile: warm}"
 PROFILE = "warm: {target: warm, outputs: {warm: {type: duckdb, path: ':memory:'}}}"
 
 with tempfile.TemporaryDirectory() as folder:
-    place = os.getcwd()
+    place = Path.cwd()
     (Path(folder) / "models").mkdir()
     (Path(folder) / "dbt_project.yml").write_text(PROJECT)
     (Path(folder) / "profiles.yml").write_text(PROFILE)

@@ -19,14 +19,8 @@ from tests.end_to_end.lakehouse import NO_TESTS, Lakehouse
 from tests.steps import Build
 
 DAY_ONE = PROJECT_ROOT / "sample_workspace" / "day_one"
-ALWAYS = {
-    "lineage_copies",
-    "review_items",
-    "sentence_embeddings",
-    "served_collections",
-    "text_embeddings",
-    "vector_collections",
-}
+# What looks at Postgres.
+ALWAYS = {"lineage_copies", "review_items", "served_collections", "vector_collections"}
 
 
 @pytest.fixture
