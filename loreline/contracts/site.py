@@ -84,6 +84,11 @@ def build(contracts: Sequence[Contract], results: Sequence[Result], folder: Path
     if name in made.get_site_names():
         made.delete_data_docs_site(name)
     made.add_data_docs_site(name, _site(folder))
+    # The context is the process's: what an earlier call put into it is not of this site.
+    for suite in made.suites.all():
+        made.suites.delete(suite.name)
+    for key in made.validation_results_store.list_keys():
+        made.validation_results_store.remove_key(key)
     for contract in contracts:
         made.suites.add_or_update(
             gx.ExpectationSuite(name=contract.name, expectations=expectations(contract.rules))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fnmatch
 import json
 import re
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -359,6 +360,8 @@ def test_the_site_shows_values_as_text_and_needs_nobody(
     kept = Result(
         contract.name, 1, datetime(2026, 10, 1, tzinfo=UTC), json.loads(json.dumps(result))
     )
+    # Of another site of the same process it shows nothing.
+    build([replace(contract, resource="others")], [kept], tmp_path / "before")
     index = build([contract], [kept], tmp_path / "site")
     pages = {page: page.read_text() for page in index.parent.rglob("*.html")}
     assert len(pages) == 3 and "raw_test.things" in pages[index]
@@ -372,6 +375,7 @@ def test_the_site_shows_values_as_text_and_needs_nobody(
     # Written again it is replaced; what is not ours is left alone.
     assert build([contract], [], tmp_path / "site") == index
     assert "validations/" not in index.read_text()
+    assert not [*index.parent.glob("validations/**/*.html")]
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "letter.txt").touch()
     with pytest.raises(LorelineError, match="something else"):
