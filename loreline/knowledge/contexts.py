@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import NamedTuple
 
 from loreline.knowledge.sections import MOST_TITLE_CHARACTERS, HeadingPaths
@@ -47,20 +46,27 @@ class Contexts:
         self._heading_paths = HeadingPaths(body)
         self._tokenizer = tokenizer
         self._most_tokens = max_tokens // MOST_PART
-        # Neighbouring chunks have the same.
-        self.of = lru_cache(maxsize=16)(self._of)
+        self._last: tuple[tuple[tuple[str, ...], str], Context] | None = None
 
     def path_at(self, place: int) -> tuple[str, ...]:
         """The headings above a place, where they are part of the context."""
         return self._heading_paths.at(place) if self._kind == TITLE_AND_PATH else ()
 
-    def _of(self, heading_path: tuple[str, ...], speaker: str) -> Context:
+    def of(self, heading_path: tuple[str, ...], speaker: str) -> Context:
         """The context of a chunk below some headings.
 
         Args:
             heading_path: outermost first; a first one that repeats the title is left out.
             speaker: who says what the chunk begins in the midst of; else empty.
         """
+        # Neighbouring chunks have the same. `lru_cache` on the method would make each document's
+        # contexts a cycle, which only the garbage collector takes apart: half of the rate in two
+        # processes.
+        if self._last is None or self._last[0] != (heading_path, speaker):
+            self._last = (heading_path, speaker), self._made(heading_path, speaker)
+        return self._last[1]
+
+    def _made(self, heading_path: tuple[str, ...], speaker: str) -> Context:
         names = [self._title] if self._kind != NONE else []
         if self._kind == TITLE_AND_PATH:
             path = [_line(name) for name in heading_path]
@@ -72,6 +78,8 @@ class Contexts:
 
     def _shortened(self, text: str) -> str:
         """As much of a text as a chunk has room for."""
+        if not text:
+            return text
         # One token is kept for what separates it from the text.
         most = self._most_tokens - 1
         if self._tokenizer.length(text) <= most:
