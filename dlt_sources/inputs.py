@@ -55,7 +55,7 @@ def was_landed(landing: Landing, input_fingerprint: str) -> bool:
         ),
         (landing.source, input_fingerprint),
     ).fetchone()
-    if row is None or not _tables_exist(landing):
+    if row is None or not tables_exist(landing):
         return False
     landing.summary.unchanged, quarantined = row
     landing.summary.quarantined = Counter(quarantined)
@@ -79,7 +79,8 @@ def remember(landing: Landing, input_fingerprint: str) -> None:
     )
 
 
-def _tables_exist(landing: Landing) -> bool:
+def tables_exist(landing: Landing) -> bool:
+    """Whether the tables that the source once filled are still there."""
     query = SQL("select resource from {} where source = %s").format(
         _table(landing, "source_freshness")
     )

@@ -200,6 +200,25 @@ class LandedVersions:
             ).fetchall()
         return {external_id: (payload, uri) for external_id, payload, uri in rows}
 
+    def latest(self) -> str:
+        """SQL for the newest row in the lake of each object."""
+        columns = "external_id, payload, raw_object_uri, source_updated_at, observed_at, is_deleted"
+        if not self.lake:
+            empty = "null::varchar, null::varchar, null::varchar, null::timestamp, null::timestamp"
+            return f"select * from (values ({empty}, null::boolean)) as none ({columns}) limit 0"  # noqa: S608
+        return f"""
+            select {columns}
+            from {self.lake}
+            qualify row_number() over (
+                partition by external_id
+                order by
+                    observed_at desc,
+                    source_updated_at desc nulls last,
+                    _batch desc,
+                    landed_at desc
+            ) = 1
+        """  # noqa: S608
+
     def mark_seen(self, external_ids: Sequence[str]) -> None:
         """Note objects that a complete observation has shown, for `absent`."""
         with registered(self.connection, "shown", external_id=external_ids):

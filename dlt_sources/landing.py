@@ -48,6 +48,10 @@ SLICE_BYTES = 32 * 1024 * 1024
 DUCKDB_MEMORY_LIMIT = "128MB"
 
 
+class BusyError(LorelineError):
+    """Another load of the source is running."""
+
+
 @dataclass
 class LoadSummary:
     """What one load did.
@@ -84,6 +88,16 @@ class LoadSummary:
         """Rows landed in all."""
         return self.landed.total()
 
+    def add_broken(self, table: str, rule: str, rows: int, done: str, examples: list[Any]) -> None:
+        """Count rows that break a rule, beside those of earlier batches."""
+        for known in self.broken:
+            if (known["table"], known["rule"], known["done"]) == (table, rule, done):
+                known["rows"] += rows
+                return
+        self.broken.append(
+            {"table": table, "rule": rule, "rows": rows, "done": done, "examples": examples}
+        )
+
 
 class Landing:
     """One load of one source: compares what is observed with what was landed.
@@ -95,6 +109,7 @@ class Landing:
         source: notion, slack, …; its tables are `raw_<source>.<resource>`.
         landed_by: api, export, webhook, file or stream.
         progress: told in a line what goes on, after each slice and before waiting.
+        waits: whether to wait for another load of the source; entering fails otherwise.
     """
 
     def __init__(
@@ -104,10 +119,12 @@ class Landing:
         *,
         landed_by: str = "file",
         progress: Callable[[str], None] | None = None,
+        waits: bool = True,
     ) -> None:
         self.settings = settings
         self.source = source
         self.landed_by = landed_by
+        self.waits = waits
         self.summary = LoadSummary(source)
         self.namespace = f"{settings.prefix}raw_{source}"
         self.folder = settings.home / "landing" / self.namespace
@@ -202,6 +219,14 @@ class Landing:
         """The raw table as `duckdb` knows it; None where nothing is landed."""
         name = f"{self.namespace}.{resource}"
         return f"lake.{name}" if find_table(load_catalog(self.settings), name) else None
+
+    def latest(self, resource: Resource) -> str:
+        """SQL for the newest row of each object that is landed, as it was when the load began.
+
+        Its columns are `external_id`, `payload`, `raw_object_uri`, `source_updated_at`,
+        `observed_at` and `is_deleted`; conditions on `external_id` reach the scan.
+        """
+        return self._table(resource).versions.latest()
 
     def was_read(self, resource: Resource, origin: str) -> None:
         """A file was read to its end: that it once was not need not wait in the quarantine."""
@@ -323,16 +348,10 @@ class Landing:
     def _report(self, border: Border) -> None:
         """Say in the summary what rows broke, and keep what was said of them."""
         found, contract = border.findings, border.contract
-        self.summary.broken += [
-            {
-                "table": contract.resource,
-                "rule": rule,
-                "rows": rows,
-                "done": done,
-                "examples": found.examples.get(rule, []),
-            }
-            for (rule, done), rows in found.breaches.items()
-        ]
+        for (rule, done), rows in found.breaches.items():
+            self.summary.add_broken(
+                contract.resource, rule, rows, done, found.examples.get(rule, [])
+            )
         for name, rows in found.new_fields.items():
             self.summary.new_fields[f"{contract.resource}: {name}"] += rows
         if found.result:
@@ -344,6 +363,12 @@ class Landing:
         key = f"{self.settings.catalog_warehouse}.{self.namespace}"
         statement = "select pg_try_advisory_lock(hashtextextended(%s, 1))"
         if connection.execute(statement, (key,)).fetchone() == (False,):
+            if not self.waits:
+                self._held.close()
+                raise BusyError(
+                    f"another load of {self.source} is running",
+                    "what is new is in it, or in the next one",
+                )
             self._progress(f"{self.source}: waiting for another load to end")
             connection.execute("select pg_advisory_lock(hashtextextended(%s, 1))", (key,))
 

@@ -67,6 +67,7 @@ def load(
     observed_at: datetime | None = None,
     progress: Callable[[str], None] | None = None,
     again: bool = False,
+    waits: bool = True,
     **options: Any,
 ) -> LoadSummary:
     """Land what a source holds at a location.
@@ -81,9 +82,11 @@ def load(
         observed_at: when the input was exported, if the location does not tell.
         progress: told in a line what goes on.
         again: read and compare also what was landed to its end before.
+        waits: whether to wait where another load of the source is running.
         options: arguments of the source's own, such as Slack's `max_deleted_share`.
 
     Raises:
+        BusyError: another load is running, and this is not to wait.
         LorelineError: the location or a store cannot be read, or a sweep would delete too much;
             what was compared before is landed.
         ContractError: rows break a contract that says to stop; nothing of their package is landed.
@@ -99,7 +102,7 @@ def load(
     started = time.monotonic()
     landed_by = "file" if location else "api"
     with (
-        Landing(settings, source, landed_by=landed_by, progress=progress) as landing,
+        Landing(settings, source, landed_by=landed_by, progress=progress, waits=waits) as landing,
         recorded(landing),
     ):
         summary = landing.summary
@@ -141,7 +144,11 @@ def land_pending(landing: Landing) -> None:
 
 def land_tables(landing: Landing, tables: Iterable[tuple[str, pa.Table]]) -> None:
     """Land tables, each with the name of its resource, as one package."""
-    pipeline = _pipeline(landing.settings, landing.namespace, lambda commit: None)
+
+    def committed(commit: Commit) -> None:
+        landing.summary.snapshots.setdefault(commit.table, []).append(commit.snapshot_id)
+
+    pipeline = _pipeline(landing.settings, landing.namespace, committed)
     named = (dlt.mark.with_table_name(table, name) for name, table in tables)
     _run(pipeline, raw_resource(named, "raw_rows"))
 

@@ -110,6 +110,56 @@ class Settings:
         "`true` where that gateway records calls, so that a replay does not",
         "false",
     )
+    notion_token: str = _variable(
+        "LORELINE_NOTION_TOKEN",
+        "integration token: Notion is then read through its API",
+        secret=True,
+    )
+    notion_url: str = _variable("LORELINE_NOTION_URL", "Notion's API", "https://api.notion.com")
+    notion_version: str = _variable(
+        "LORELINE_NOTION_VERSION", "version of Notion's API", "2025-09-03"
+    )
+    notion_rate: str = _variable(
+        "LORELINE_NOTION_RATE", "requests to Notion per second; 0 for as many as it answers", "3"
+    )
+    slack_token: str = _variable(
+        "LORELINE_SLACK_TOKEN", "bot token: Slack is then read through its API", secret=True
+    )
+    slack_url: str = _variable("LORELINE_SLACK_URL", "Slack's API", "https://slack.com/api")
+    slack_rate: str = _variable(
+        "LORELINE_SLACK_RATE", "requests to Slack per second; 0 for as many as it answers", "0.8"
+    )
+    linear_api_key: str = _variable(
+        "LORELINE_LINEAR_API_KEY", "key: Linear is then read through its API", secret=True
+    )
+    linear_url: str = _variable(
+        "LORELINE_LINEAR_URL", "Linear's API", "https://api.linear.app/graphql"
+    )
+    linear_rate: str = _variable(
+        "LORELINE_LINEAR_RATE", "requests to Linear per second; 0 for as many as it answers", "0.4"
+    )
+    google_credentials: str = _variable(
+        "LORELINE_GOOGLE_CREDENTIALS",
+        "file with a service account's key, or an OAuth access token: Google Docs are then read"
+        " through the APIs",
+        secret=True,
+    )
+    google_url: str = _variable(
+        "LORELINE_GOOGLE_URL", "Google's APIs", "https://www.googleapis.com"
+    )
+    google_rate: str = _variable(
+        "LORELINE_GOOGLE_RATE", "requests to Google per second; 0 for as many as it answers", "5"
+    )
+    sweep_hours: str = _variable(
+        "LORELINE_SWEEP_HOURS",
+        "hours after which all that a source has is listed again, to find what is gone",
+        "24",
+    )
+    max_deleted_share: str = _variable(
+        "LORELINE_MAX_DELETED_SHARE",
+        "largest share of a source that one sweep may delete, 0 to 1",
+        "0.15",
+    )
     review_labels: str = _variable(
         "LORELINE_REVIEW_LABELS", "reviewers who are to judge each item of the queue", "1"
     )

@@ -30,6 +30,7 @@ from loreline.cli.serve import serve
 from loreline.cli.session import session
 from loreline.cli.sql import sql
 from loreline.cli.status import status
+from loreline.cli.watch import watch
 
 STACK = "Stack"
 LOAD = "Load and build"
@@ -75,6 +76,7 @@ app.command(
 )(build)
 app.add_typer(backfill, name="backfill", rich_help_panel=LOAD)
 app.add_typer(contracts, name="contracts", rich_help_panel=LOAD)
+app.command(rich_help_panel=LOAD)(watch)
 app.command("run-sample", rich_help_panel=LOAD)(run_sample)
 for command in (search, sql, history, contents, coverage):
     app.command(rich_help_panel=ASK)(command)

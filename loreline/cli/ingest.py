@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -43,10 +43,34 @@ class Day(StrEnum):
 
 @dataclass(frozen=True)
 class Load:
-    """One source to land, and the file or folder to land it from; None where it is in a store."""
+    """One source to land, and from where.
+
+    Attributes:
+        source: notion, slack, …
+        location: the file or folder; None where it is in a store, or behind an API.
+        is_live: whether it is behind an API.
+    """
 
     source: str
     location: str | None
+    is_live: bool = False
+
+
+@dataclass(frozen=True)
+class How:
+    """How sources are landed.
+
+    Attributes:
+        again: read also input that was landed to its end before.
+        waits: for another load of a source.
+        sweep: list all that an API has; None where that is due.
+        allow_deletes: however much a sweep finds gone.
+    """
+
+    again: bool = False
+    waits: bool = True
+    sweep: bool | None = None
+    allow_deletes: bool = False
 
 
 @dataclass(frozen=True)
@@ -85,28 +109,61 @@ def ingest(
     again: Annotated[
         bool, typer.Option("--again", help="Read also input that was landed to its end before.")
     ] = False,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Every source that the settings name; this is for cron.")
+    ] = False,
+    no_wait: Annotated[
+        bool, typer.Option("--no-wait", help="Leave out a source that is being landed already.")
+    ] = False,
+    sweep: Annotated[
+        bool | None,
+        typer.Option(
+            "--sweep/--no-sweep",
+            help="List all that an API has, to find what is gone; by default once a day.",
+        ),
+    ] = None,
+    allow_deletes: Annotated[
+        bool, typer.Option("--allow-deletes", help="However much a sweep finds gone, delete it.")
+    ] = False,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Say what would be asked of APIs, and for how long.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Land what sources hold.
 
     What cannot be landed is set aside with its reason; the rest lands. Without --from or --sample,
-    each source is read from LORELINE_<SOURCE>_LOCATION, review and judge from Postgres.
+    a source is read through its API where its token is set (loreline env lists the variables), or
+    from LORELINE_<SOURCE>_LOCATION; review and judge from Postgres.
     """
     from loreline.settings import Settings
 
     settings = Settings.load()
-    loads = choose(sources or [], location, sample, os.environ)
+    if everything and (sources or location or sample):
+        raise LorelineError("--all is for all sources that are set up", "leave the others out")
+    loads = choose(sources or [], location, sample, os.environ, live_sources(settings))
+    if plan:
+        print_plans(settings, loads, as_json=as_json)
+        return
     seen_at = instant(observed_at, "--observed-at") if observed_at else None
-    outcomes = run(settings, loads, seen_at, again=again)
+    how = How(again=again, waits=not no_wait, sweep=sweep, allow_deletes=allow_deletes)
+    outcomes = run(settings, loads, seen_at, how)
     if as_json:
         print_json([_record(outcome) for outcome in outcomes])
     else:
         print_outcomes(outcomes)
-    failed = [outcome for outcome in outcomes if outcome.error]
-    for outcome in failed:
-        warn(f"loreline: {outcome.load.source}: {one_line(str(outcome.error))}")
-    if failed:
+    if warn_of_failures(outcomes):
         raise typer.Exit(1)
+
+
+def warn_of_failures(outcomes: Sequence[Outcome]) -> bool:
+    """Say what failed; gives whether something did. A source that somebody else lands did not."""
+    from dlt_sources.landing import BusyError
+
+    for outcome in outcomes:
+        if outcome.error:
+            warn(f"loreline: {outcome.load.source}: {one_line(str(outcome.error))}")
+    return any(o.error and not isinstance(o.error, BusyError) for o in outcomes)
 
 
 def choose(
@@ -114,8 +171,16 @@ def choose(
     location: str | None,
     sample: Day | None,
     environment: Mapping[str, str],
+    live: Collection[str] = (),
 ) -> list[Load]:
     """Which sources are landed, and from where.
+
+    Args:
+        sources: named ones; none for all.
+        location: of the one.
+        sample: a state of the sample workspace.
+        environment: the variables that name locations.
+        live: sources whose APIs can be asked.
 
     Raises:
         LorelineError: there is no such source, or it is not said where one is.
@@ -135,14 +200,16 @@ def choose(
         return [Load(sources[0], location)]
     if sample:
         return _sample_loads(sources or known, sample)
-    in_files = [source for source in sources or known if source not in _stored_sources()]
+    asked = [Load(source, None, is_live=True) for source in sources or known if source in live]
+    elsewhere = {*_stored_sources(), *live}
+    in_files = [source for source in sources or known if source not in elsewhere]
     configured = {source: environment.get(variable(source), "") for source in in_files}
-    loads = [Load(source, place) for source, place in configured.items() if place]
+    loads = asked + [Load(source, place) for source, place in configured.items() if place]
     missing = [variable(source) for source in configured if not configured[source]]
     if missing and (sources or not loads):
         raise LorelineError(
             f"nothing says where to read from ({', '.join(missing)} not set)",
-            "use --from LOCATION, --sample day_one, or set the variable",
+            "use --from LOCATION, --sample day_one, or set the variable, or the token of its API",
         )
     return loads + stored
 
@@ -156,11 +223,9 @@ def run(
     settings: Settings,
     loads: Sequence[Load],
     observed_at: datetime | None = None,
-    *,
-    again: bool = False,
+    how: How | None = None,
 ) -> list[Outcome]:
     """Land the sources one after the other; one that fails does not keep the others from it."""
-    from dlt_sources import load
     from loreline.postgres import check_schema
 
     settings.require_stores()
@@ -169,18 +234,79 @@ def run(
     for each in loads:
         with progress(each.source) as told:
             try:
-                summary = load(
-                    settings,
-                    each.source,
-                    each.location,
-                    observed_at=observed_at,
-                    progress=told,
-                    again=again,
-                )
+                summary = _load(settings, each, observed_at, how or How(), told)
                 outcomes.append(Outcome(each, summary))
             except LorelineError as error:
                 outcomes.append(Outcome(each, None, error))
     return outcomes
+
+
+def _load(
+    settings: Settings,
+    each: Load,
+    observed_at: datetime | None,
+    how: How,
+    told: Callable[[str], None],
+) -> LoadSummary:
+    from dlt_sources import load
+    from dlt_sources.live import load_live
+    from dlt_sources.live_sources import live_source
+
+    fetching = live_source(settings, each.source) if each.is_live else None
+    if fetching:
+        return load_live(
+            settings,
+            each.source,
+            fetching,
+            sweep=how.sweep,
+            allow_deletes=how.allow_deletes,
+            progress=told,
+            waits=how.waits,
+        )
+    return load(
+        settings,
+        each.source,
+        each.location,
+        observed_at=observed_at,
+        progress=told,
+        again=how.again,
+        waits=how.waits,
+    )
+
+
+def print_plans(settings: Settings, loads: Sequence[Load], *, as_json: bool) -> None:
+    """What would be asked of each API, and for how long under its limits."""
+    from dlt_sources.live import plan_live
+    from dlt_sources.live_sources import live_source
+
+    sources = {load.source: live_source(settings, load.source) for load in loads if load.is_live}
+    plans = {s: plan_live(settings, s, fetching) for s, fetching in sources.items() if fetching}
+    if as_json:
+        print_json(
+            [{"source": s, **vars(plan), "seconds": plan.seconds} for s, plan in plans.items()]
+        )
+        return
+    rows = [
+        [source, plan.what, plan.objects, plan.requests, _minutes(plan.seconds)]
+        for source, plan in plans.items()
+    ]
+    if rows:
+        print_table(["source", "what", "objects ≈", "requests ≈", "takes ≈"], rows)
+    else:
+        say("No source is read through an API: nothing would be asked.")
+
+
+def _minutes(seconds: float | None) -> str:
+    if seconds is None:
+        return "as fast as it answers"
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:,.0f} min"
+
+
+def live_sources(settings: Settings) -> set[str]:
+    """The sources whose APIs can be asked, as their tokens are set."""
+    from dlt_sources.live_sources import LIVE_SOURCES, live_source
+
+    return {source for source in LIVE_SOURCES if live_source(settings, source)}
 
 
 def print_outcomes(outcomes: Sequence[Outcome]) -> None:

@@ -1,0 +1,17 @@
+"""The sources that can be read through an API, and whether the settings say how."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from dlt_sources.live import LiveSource
+from loreline.settings import Settings
+
+# Each gives the source where the settings name its credentials, and None where they do not.
+LIVE_SOURCES: Mapping[str, Callable[[Settings], LiveSource | None]] = {}
+
+
+def live_source(settings: Settings, source: str) -> LiveSource | None:
+    """How a source is read through its API; None where it has none, or no credentials are set."""
+    made = LIVE_SOURCES.get(source)
+    return made(settings) if made else None
