@@ -31,6 +31,7 @@ from dlt_sources.linear import linear
 from dlt_sources.loads import recorded
 from dlt_sources.log_files import log_files
 from dlt_sources.notion import notion
+from dlt_sources.remote import is_remote, local_copy, without_password
 from dlt_sources.review import review
 from dlt_sources.slack import slack
 from loreline import __version__
@@ -78,7 +79,8 @@ def load(
     Args:
         settings: the stores.
         source: one of `SOURCES`.
-        location: the file or folder to read; None of a source that is in the stores.
+        location: the file or folder to read, or the address of one as `dlt_sources.remote` says;
+            None of a source that is in the stores.
         observed_at: when the input was exported, if the location does not tell.
         progress: told in a line what goes on.
         again: read and compare also what was landed to its end before.
@@ -112,6 +114,11 @@ def load(
 
         pipeline = _pipeline(settings, landing.namespace, committed)
         _run(pipeline)
+        if location is not None and source not in RESUMING_SOURCES and is_remote(str(location)):
+            if progress:
+                progress(f"fetching what is new at {without_password(str(location))}")
+            copies = settings.home / "copies" / landing.namespace
+            location = local_copy(settings, str(location), copies)
         identity = (
             fingerprint(Path(location), observed_at, options, digest_of(settings, source))
             if location is not None and source not in RESUMING_SOURCES
