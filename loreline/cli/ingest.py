@@ -96,8 +96,8 @@ def ingest(
         typer.Option(
             "--from",
             metavar="LOCATION",
-            help="File or folder to read one source from, also s3://… and git+https://…; of log files"
-            " also a glob.",
+            help="File or folder to read one source from, also at s3://… or git+https://…; of log"
+            " files also a glob.",
         ),
     ] = None,
     sample: Annotated[
