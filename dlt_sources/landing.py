@@ -27,6 +27,7 @@ from psycopg.sql import SQL, Identifier
 
 from dlt_sources.border import PACKAGE_BYTES, Border, ContractError, weight
 from dlt_sources.landed_versions import LandedVersions, Latest
+from dlt_sources.masking import Masking
 from dlt_sources.objects import ObjectStore
 from dlt_sources.quarantine import UNTIL_READ, Quarantine, Reject, storable
 from dlt_sources.sightings import Sightings
@@ -63,6 +64,7 @@ class LoadSummary:
         outdated: observations older than the object's latest row or sighting.
         tombstones: rows that record a deletion.
         quarantined: rejected inputs by reason, those known from earlier loads included.
+        masked: keys and tokens that were masked, by rule.
         passed_over: files that hold nothing to land, such as attachments, by kind.
         seconds: how long it took.
         snapshots: ids of the Iceberg snapshots made, by table.
@@ -77,6 +79,7 @@ class LoadSummary:
     outdated: int = 0
     tombstones: int = 0
     quarantined: Counter[str] = field(default_factory=Counter)
+    masked: Counter[str] = field(default_factory=Counter)
     passed_over: Counter[str] = field(default_factory=Counter)
     seconds: float = 0.0
     snapshots: dict[str, list[int]] = field(default_factory=dict)
@@ -130,6 +133,7 @@ class Landing:
         self.folder = settings.home / "landing" / self.namespace
         # Whether the input says that it shows all that there is; None where it says nothing.
         self.told_complete: bool | None = None
+        self._masking = Masking(settings, self.summary.masked)
         self._progress = progress or (lambda line: None)
         self._whole: set[tuple[str, str]] = set()
         self._borders: dict[str, Border] = {}
@@ -396,7 +400,7 @@ class Landing:
         arrived = Slice()
         failure: LorelineError | None = None
         try:
-            for item in observations:
+            for item in self._masking.masked(observations):
                 if isinstance(item, Reject):
                     self.quarantine.add(item, resource.name)
                 elif isinstance(item, pa.Table):

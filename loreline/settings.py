@@ -150,6 +150,11 @@ class Settings:
     google_rate: str = _variable(
         "LORELINE_GOOGLE_RATE", "requests to Google per second; 0 for as many as it answers", "5"
     )
+    mask_secrets: str = _variable(
+        "LORELINE_MASK_SECRETS",
+        "`true` masks keys and tokens before anything lands, by `seeds/redaction_rules.csv`",
+        "false",
+    )
     sweep_hours: str = _variable(
         "LORELINE_SWEEP_HOURS",
         "hours after which all that a source has is listed again, to find what is gone",

@@ -340,6 +340,9 @@ def print_outcomes(outcomes: Sequence[Outcome]) -> None:
         print_table(["source", "set aside because of", "inputs"], set_aside)
         say("Look at them: loreline quarantine list")
     for summary in loaded:
+        if summary.masked:
+            rules = ", ".join(f"{rule} {count:,}" for rule, count in summary.masked.items())
+            say(f"{summary.source}: {summary.masked.total():,} secrets masked ({rules})")
         for kind, count in summary.passed_over.items():
             if count:
                 say(f"{summary.source}: {count:,} {kind} passed over, {WHY_PASSED_OVER[kind]}")

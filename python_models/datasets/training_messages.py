@@ -3,8 +3,6 @@
 import pyarrow as pa
 
 from loreline.datasets.training_text import (
-    Redactor,
-    Rule,
     minhashes,
     redact,
     text_hash,
@@ -12,6 +10,7 @@ from loreline.datasets.training_text import (
 )
 from loreline.dbt_plugin import is_empty_run, reader, table_name
 from loreline.knowledge.tokens import load_tokenizer
+from loreline.redaction import Redactor, Rule
 
 # A commit: what a killed run may lose. Messages may be long, so that their length counts, too.
 MESSAGES_PER_COMMIT = 20_000

@@ -12,8 +12,6 @@ from loreline.datasets.near_copies import agreement, components, least, near_cop
 from loreline.datasets.training_text import (
     NO_MINHASH,
     PLACE,
-    Redactor,
-    Rule,
     minhashes,
     redact,
     shingles,
@@ -21,6 +19,7 @@ from loreline.datasets.training_text import (
     training_messages,
 )
 from loreline.errors import LorelineError
+from loreline.redaction import Redactor, Rule
 from loreline.settings import PROJECT_ROOT
 
 
