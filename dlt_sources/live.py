@@ -171,9 +171,9 @@ def begin(
     """A run within a load."""
     settings, cursors = landing.settings, Cursors(landing)
     swept_at = cursors.time(SWEPT_AT)
-    period = timedelta(hours=_number(settings.sweep_hours, "LORELINE_SWEEP_HOURS"))
+    period = timedelta(hours=settings.number("sweep_hours"))
     is_due = swept_at is None or datetime.now(UTC) - swept_at >= period
-    share = _number(settings.max_deleted_share, "LORELINE_MAX_DELETED_SHARE")
+    share = settings.number("max_deleted_share")
     return Run(
         settings,
         landing,
@@ -247,12 +247,3 @@ def _size(batches: Iterable[Batch]) -> int:
         for batch in batches
         for _, item in batch.observations
     )
-
-
-def _number(text: str, variable: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise LorelineError(
-            f"{variable} is {text!r}, not a number", "write one, or unset it"
-        ) from None

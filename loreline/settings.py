@@ -150,6 +150,18 @@ class Settings:
     google_rate: str = _variable(
         "LORELINE_GOOGLE_RATE", "requests to Google per second; 0 for as many as it answers", "5"
     )
+    github_token: str = _variable(
+        "LORELINE_GITHUB_TOKEN",
+        "token: GitHub issues are then read through the API",
+        secret=True,
+    )
+    github_repositories: str = _variable(
+        "LORELINE_GITHUB_REPOSITORIES", "whose issues: owner/name, several with commas between"
+    )
+    github_url: str = _variable("LORELINE_GITHUB_URL", "GitHub's API", "https://api.github.com")
+    github_rate: str = _variable(
+        "LORELINE_GITHUB_RATE", "requests to GitHub per second; 0 for as many as it answers", "1.3"
+    )
     mask_secrets: str = _variable(
         "LORELINE_MASK_SECRETS",
         "`true` masks keys and tokens before anything lands, by `seeds/redaction_rules.csv`",
@@ -245,6 +257,22 @@ class Settings:
     def oauth2_uri(self) -> str:
         """The catalog's token endpoint."""
         return self.catalog_oauth2_uri or f"{self.catalog_uri.rstrip('/')}/v1/oauth/tokens"
+
+    def number(self, name: str) -> float:
+        """A setting that holds a number.
+
+        Raises:
+            LorelineError: it holds none, or a negative one.
+        """
+        text = getattr(self, name)
+        try:
+            number = float(text)
+        except ValueError:
+            number = -1.0
+        if not 0 <= number < float("inf"):
+            variable = next(f.metadata["variable"] for f in fields(self) if f.name == name)
+            raise LorelineError(f"{variable} is {text!r}, not a number", "write one, or unset it")
+        return number
 
     def environment(self) -> dict[str, str]:
         """The settings that are set, as environment variables."""

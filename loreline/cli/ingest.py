@@ -87,7 +87,7 @@ def ingest(
         list[str] | None,
         typer.Argument(
             metavar="[SOURCE]...",
-            help="notion, google_docs, slack, linear, log_files, incident_reports, gateway,"
+            help="notion, google_docs, slack, linear, github, log_files, incident_reports, gateway,"
             " evaluation, review, judge",
         ),
     ] = None,
@@ -193,7 +193,7 @@ def choose(
         )
     stored = [Load(source, None) for source in sources or known if source in _stored_sources()]
     if location is not None:
-        if sample or len(sources) != 1 or stored:
+        if sample or len(sources) != 1 or stored or not _is_in_files(sources[0]):
             raise LorelineError(
                 "--from is for one source that is read from files",
                 "loreline ingest notion --from FOLDER",
@@ -203,7 +203,13 @@ def choose(
         return _sample_loads(sources or known, sample)
     asked = [Load(source, None, is_live=True) for source in sources or known if source in live]
     elsewhere = {*_stored_sources(), *live}
-    in_files = [source for source in sources or known if source not in elsewhere]
+    others = [source for source in sources or known if source not in elsewhere]
+    if unset := [source for source in sources if source in others and not _is_in_files(source)]:
+        raise LorelineError(
+            f"{unset[0]} is read through its API, and its token is not set",
+            f"set LORELINE_{unset[0].upper()}_TOKEN: `docs/live-sources.md`",
+        )
+    in_files = [source for source in others if _is_in_files(source)]
     configured = {source: environment.get(variable(source), "") for source in in_files}
     loads = asked + [Load(source, place) for source, place in configured.items() if place]
     missing = [variable(source) for source in configured if not configured[source]]
@@ -368,8 +374,15 @@ def _print_contracts(loaded: Sequence[LoadSummary]) -> None:
 
 def _known_sources() -> list[str]:
     from dlt_sources import SOURCES
+    from dlt_sources.live_sources import LIVE_SOURCES
 
-    return list(SOURCES)
+    return sorted({*SOURCES, *LIVE_SOURCES})
+
+
+def _is_in_files(source: str) -> bool:
+    from dlt_sources import SOURCES
+
+    return source in SOURCES
 
 
 def _stored_sources() -> set[str]:

@@ -150,6 +150,33 @@ with candidates as (
     from {{ ref("log_documents") }}
     where {{ newer_than_watermark(ref("log_documents")) }}
 
+    {% for model in ["stg_github__issues"] %}
+    union all
+
+    -- A model that has the columns of a document needs nothing but its name in this list.
+    select
+        source,
+        external_id,
+        title,
+        body,
+        url,
+        author_id,
+        container,
+        parent_external_id,
+        created_at,
+        source_updated_at,
+        observed_at,
+        is_deleted,
+        visibility,
+        allowed_principals,
+        raw_table,
+        raw_dlt_id,
+        raw_batch as arrival,
+        landed_at
+    from {{ ref(model) }}
+    where {{ newer_than_watermark(ref(model)) }}
+
+    {% endfor %}
 ),
 
 cleaned as (
@@ -303,6 +330,7 @@ select
     raw_table,
     raw_dlt_id,
     case source
+        when 'github' then {{ var("github_canonicalizer_version") }}
         when 'google_docs' then {{ var("google_docs_canonicalizer_version") }}
         when 'incident_reports' then {{ var("incident_reports_canonicalizer_version") }}
         when 'linear' then {{ var("linear_canonicalizer_version") }}

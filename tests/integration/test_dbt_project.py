@@ -524,6 +524,7 @@ def build_a_little(project: Project) -> None:
         project.land(f"linear.{table}", STARTED, o1=payload)
     project.land("log_files.lines", STARTED, f__0=LOG_BLOCK)
     project.land("incident_reports.reports", STARTED, i1=INCIDENT)
+    project.land("github.issues", STARTED, i1=GITHUB_ISSUE)
     project.land("gateway.events", STARTED, **GATEWAY_EVENTS)
     project.land("review.labels", STARTED, l1=LABEL)
     project.land("evaluation.items", STARTED, s__1=ITEM)
@@ -554,6 +555,11 @@ INCIDENT = {
     "file": "i1.md",
     "fields": {"started_at": "2026-10-01T11:40:00Z"},
     "body": "## Timeline\n\n- 11:42 UTC – seen",
+}
+GITHUB_ISSUE = {
+    "repository": {"full_name": "acme/till", "private": False},
+    "issue": {"id": 1, "number": 1, "title": "Till is down"},
+    "comments": [{"user": {"login": "ana"}, "body": "Looking"}],
 }
 TASK = {"index": 0, "sub_prompt": "look"}
 LABEL = {
@@ -609,6 +615,7 @@ BREACHES = [
     *(again(f"raw_linear.{table}", "'lost' as _dlt_id") for table in LINEAR),
     again("raw_log_files.lines", "'lost' as _dlt_id"),
     again("raw_incident_reports.reports", "'lost' as _dlt_id"),
+    again("raw_github.issues", "'lost' as _dlt_id"),
     again("raw_gateway.events", "'lost' as _dlt_id"),
     again("raw_review.labels", "'lost' as _dlt_id"),
     again("raw_evaluation.items", "'lost' as _dlt_id"),
@@ -624,6 +631,7 @@ BREACHES = [
     *(again(f"staging.stg_linear__{table}") for table in LINEAR),
     again("staging.stg_log_files__line_counts", "null as service, 'odd' as config_hash"),
     again("staging.stg_incident_reports__reports", "null as incident_id"),
+    again("staging.stg_github__issues", "null as external_id"),
     again("staging.stg_gateway__events", "null as event_key"),
     again("staging.stg_gateway__chat_requests", "'odd' as problem"),
     again("staging.stg_gateway__tool_calls"),

@@ -71,6 +71,7 @@ IN_READERS = {
     "raw_google_docs.files": {"id", "modifiedTime"},
     "raw_incident_reports.reports": {"file"},
     "raw_log_files.lines": {"start"},
+    "raw_github.issues": {"issue.id", "issue.updated_at"},
     **{
         f"raw_linear.{table}": {"id"}
         for table in (
