@@ -162,6 +162,32 @@ class Settings:
     github_rate: str = _variable(
         "LORELINE_GITHUB_RATE", "requests to GitHub per second; 0 for as many as it answers", "1.3"
     )
+    notion_webhook_token: str = _variable(
+        "LORELINE_NOTION_WEBHOOK_TOKEN", "verification token of Notion's webhook", secret=True
+    )
+    slack_signing_secret: str = _variable(
+        "LORELINE_SLACK_SIGNING_SECRET", "signing secret of the Slack app", secret=True
+    )
+    linear_webhook_secret: str = _variable(
+        "LORELINE_LINEAR_WEBHOOK_SECRET", "signing secret of Linear's webhook", secret=True
+    )
+    google_channel_token: str = _variable(
+        "LORELINE_GOOGLE_CHANNEL_TOKEN", "token that Drive's channels are made with", secret=True
+    )
+    events_token: str = _variable(
+        "LORELINE_EVENTS_TOKEN", "bearer token of `/events` and `/v1/traces`", secret=True
+    )
+    max_events_megabytes: str = _variable(
+        "LORELINE_MAX_EVENTS_MEGABYTES", "largest body that `/events` takes", "16"
+    )
+    inbox_attempts: str = _variable(
+        "LORELINE_INBOX_ATTEMPTS", "attempts after which a delivery is parked", "8"
+    )
+    inbox_days: str = _variable(
+        "LORELINE_INBOX_DAYS",
+        "days that deliveries which are done are kept, to be known again",
+        "7",
+    )
     mask_secrets: str = _variable(
         "LORELINE_MASK_SECRETS",
         "`true` masks keys and tokens before anything lands, by `seeds/redaction_rules.csv`",
@@ -270,8 +296,9 @@ class Settings:
         except ValueError:
             number = -1.0
         if not 0 <= number < float("inf"):
-            variable = next(f.metadata["variable"] for f in fields(self) if f.name == name)
-            raise LorelineError(f"{variable} is {text!r}, not a number", "write one, or unset it")
+            raise LorelineError(
+                f"{variable(name)} is {text!r}, not a number", "write one, or unset it"
+            )
         return number
 
     def environment(self) -> dict[str, str]:
@@ -307,3 +334,8 @@ class Settings:
                 f"target local would write plain names to {', '.join(sorted(hosts - LOOPBACK))}",
                 "set LORELINE_TARGET to dev, ci or prod",
             )
+
+
+def variable(name: str) -> str:
+    """The environment variable of a setting."""
+    return next(f.metadata["variable"] for f in fields(Settings) if f.name == name)

@@ -17,6 +17,7 @@ from loreline.cli.datasets import dataset, datasets, freeze
 from loreline.cli.freshness import freshness
 from loreline.cli.health import health
 from loreline.cli.history import history
+from loreline.cli.inbox import inbox
 from loreline.cli.ingest import ingest
 from loreline.cli.judge import judge
 from loreline.cli.maintain import maintain
@@ -78,6 +79,7 @@ app.add_typer(backfill, name="backfill", rich_help_panel=LOAD)
 app.add_typer(contracts, name="contracts", rich_help_panel=LOAD)
 app.command(rich_help_panel=LOAD)(watch)
 app.command("run-sample", rich_help_panel=LOAD)(run_sample)
+app.add_typer(inbox, name="inbox", rich_help_panel=LOAD)
 for command in (search, sql, history, contents, coverage):
     app.command(rich_help_panel=ASK)(command)
 app.add_typer(session, name="session", rich_help_panel=TALK)

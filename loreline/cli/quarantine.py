@@ -177,6 +177,7 @@ def drop(
     An input that was dropped is not set aside again when it comes again.
     """
     from dlt_sources import SOURCES
+    from dlt_sources.live_sources import LIVE_SOURCES
     from loreline.operations.quarantine import drop as drop_inputs
     from loreline.operations.quarantine import fingerprints
 
@@ -184,7 +185,7 @@ def drop(
     if not why.strip():
         raise LorelineError("a reason is needed", "say why with --why TEXT")
     wanted = fingerprints(settings, _selection(ids, source, reason))
-    if others := sorted(set(wanted) - set(SOURCES)):
+    if others := sorted(set(wanted) - {*SOURCES, *LIVE_SOURCES}):
         raise LorelineError(
             f"the models read what is set aside of {', '.join(others)}",
             "change what it was made from, and build again",

@@ -94,6 +94,7 @@ class Overview:
         builds: the last one, and the last one of everything where that is another.
         unread: raw tables with rows that no model has read yet.
         fragmented: tables that many writes have left in small files.
+        parked: deliveries of webhooks that failed too often.
     """
 
     sources: list[Source] = field(default_factory=list)
@@ -102,6 +103,7 @@ class Overview:
     builds: list[Build] = field(default_factory=list)
     unread: list[str] = field(default_factory=list)
     fragmented: int = 0
+    parked: int = 0
 
 
 def overview(settings: Settings) -> Overview:
@@ -133,6 +135,7 @@ def overview(settings: Settings) -> Overview:
             builds=builds.last(postgres, settings),
             unread=_unread(postgres, settings),
             fragmented=_fragmented(postgres, settings),
+            parked=_parked(postgres, settings),
         )
 
 
@@ -161,6 +164,11 @@ def _of_sources(found: Overview) -> Iterator[Attention]:
         yield Attention(
             f"{_counted(count, 'input')} set aside ({', '.join(aside)})",
             "loreline quarantine list",
+        )
+    if found.parked:
+        yield Attention(
+            f"{_counted(found.parked, 'delivery', 'deliveries')} of webhooks parked",
+            "loreline inbox list --state parked",
         )
 
 
@@ -202,6 +210,13 @@ def _of_upkeep(found: Overview) -> Iterator[Attention]:
         yield Attention(
             f"{_counted(found.fragmented, 'table')} in many small files", "loreline maintain"
         )
+
+
+def _parked(connection: psycopg.Connection[Any], settings: Settings) -> int:
+    query = SQL("select count(*) from {} where state = 'parked'").format(_table(settings, "inbox"))
+    row = connection.execute(query).fetchone()
+    assert row is not None
+    return row[0]
 
 
 def _sources(connection: psycopg.Connection[Any], settings: Settings) -> list[Source]:
@@ -350,8 +365,8 @@ def _fragmented(connection: psycopg.Connection[Any], settings: Settings) -> int:
     return count
 
 
-def _counted(count: int, thing: str) -> str:
-    return f"{count:,} {thing}{'' if count == 1 else 's'}"
+def _counted(count: int, thing: str, things: str = "") -> str:
+    return f"{count:,} {thing if count == 1 else things or f'{thing}s'}"
 
 
 def _some(names: list[str]) -> str:

@@ -6,13 +6,17 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 
 from fastapi import FastAPI, Request, Response
+from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import PlainTextResponse
 
 from loreline.errors import LorelineError
+from loreline.inbox.senders import senders
+from loreline.inbox.store import Writer
 from loreline.postgres import check_schema
 from loreline.review.categories import Category
 from loreline.review.pages import HEADERS, review_router
 from loreline.settings import Settings
+from loreline.web.webhooks import webhook_router
 
 _log = logging.getLogger(__name__)
 
@@ -30,14 +34,18 @@ def create_app(settings: Settings, categories: Sequence[Category]) -> FastAPI:
     # Without pages about itself, which nobody would have to log in for.
     app = FastAPI(title="Loreline", docs_url=None, redoc_url=None, openapi_url=None)
     app.include_router(review_router(settings, categories))
+    writer = Writer(settings)
+    app.include_router(webhook_router(writer, senders(settings)))
 
     @app.get("/healthz")
     def is_alive() -> Response:
         return PlainTextResponse("alive\n")
 
     @app.get("/readyz")
-    def is_ready() -> Response:
-        check_schema(settings)
+    async def is_ready() -> Response:
+        await run_in_threadpool(check_schema, settings)
+        if not await writer.is_ready():
+            raise LorelineError("deliveries cannot be stored")
         return PlainTextResponse("ready\n")
 
     @app.exception_handler(LorelineError)

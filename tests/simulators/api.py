@@ -182,7 +182,11 @@ def serving(service: Service, **options: Any) -> Iterator[Server]:
         def log_message(self, *_: object) -> None:
             pass
 
-    http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    class Http(ThreadingHTTPServer):
+        def handle_error(self, *_: object) -> None:
+            """A client that is killed in the middle of a request is no error of the server's."""
+
+    http = Http(("127.0.0.1", 0), Handler)
     http.daemon_threads = True
     server.url = f"http://127.0.0.1:{http.server_port}"
     thread = threading.Thread(

@@ -1,0 +1,1 @@
+"""Deliveries of webhooks: checked, stored, and worked on after they are answered."""

@@ -1,0 +1,319 @@
+"""Working on what was delivered: fetch, land, build.
+
+An attempt is counted, and the time of the next one set, before it begins: whatever ends the process
+meanwhile, the delivery is tried again. What was delivered several times for one object is fetched
+once, and one source is worked on by one worker at a time.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import groupby
+from typing import Any
+
+import psycopg
+from psycopg.rows import class_row
+
+from dlt_sources.api import ApiError
+from loreline.errors import LorelineError
+from loreline.inbox.store import channel
+from loreline.postgres import connect, in_schema
+from loreline.settings import Settings
+
+DELIVERIES_AT_ONCE = 500
+ATTEMPTS_TOGETHER = 3
+FIRST_WAIT = 5.0
+LONGEST_WAIT = 3600.0
+# Where nobody says that something has arrived, such as a retry whose time has come.
+SECONDS_BETWEEN_LOOKS = 5.0
+SECONDS_BETWEEN_CLEANUPS = 3600.0
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Claimed:
+    """A delivery that is being worked on.
+
+    Attributes:
+        number: see `store.Stored`, as the others.
+        delivery_id: see there.
+        body: as received.
+        names: of the objects.
+        attempts: this one included.
+        received_at: when.
+    """
+
+    number: int
+    delivery_id: str
+    body: bytes
+    names: list[str]
+    attempts: int
+    received_at: datetime
+
+
+# Lands what deliveries of a source name, or hold.
+Land = Callable[[Settings, str, Sequence[Claimed]], int]
+# Builds what changed; raises where that fails.
+Build = Callable[[Settings], None]
+
+
+class Worker:
+    """Works on deliveries until it is stopped.
+
+    Args:
+        settings: the stores, and the sources' credentials.
+        land: how deliveries of a source land.
+        build: how models are built; None where something else builds.
+        told: told in a line what was done.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        land: Land,
+        build: Build | None,
+        told: Callable[[str], None] = lambda line: None,
+    ) -> None:
+        self._settings = settings
+        self._land = land
+        self._build = build
+        self._told = told
+        self._most_attempts = int(settings.number("inbox_attempts"))
+        # What an earlier worker landed and did not build is built first.
+        self._is_built = build is None
+        self._build_at = 0.0
+        self._builds_failed = 0
+        self._cleaned_at = 0.0
+
+    def run(self, stopped: threading.Event) -> None:
+        """Work, and wait for more."""
+        while not stopped.is_set():
+            try:
+                with connect(self._settings, autocommit=True) as connection:
+                    name = psycopg.sql.Identifier(channel(self._settings))
+                    connection.execute(psycopg.sql.SQL("listen {}").format(name))
+                    while not stopped.is_set():
+                        if not self.step(stopped):
+                            _wait(connection, stopped)
+            except (psycopg.Error, LorelineError) as error:
+                self._told(f"Postgres does not answer: {error}")
+                stopped.wait(SECONDS_BETWEEN_LOOKS)
+
+    def step(self, stopped: threading.Event | None = None) -> bool:
+        """Land what waits, then build; gives whether there was anything to do."""
+        worked = False
+        oldest: datetime | None = None
+        for source in self._sources():
+            with self._held(source) as is_ours:
+                claimed = self._claim(source) if is_ours else []
+                worked |= bool(claimed)
+                for group in _groups(claimed):
+                    if self._work_on(source, group):
+                        self._is_built = self._build is None
+                        oldest = min(filter(None, [oldest, group[0].received_at]))
+            if stopped and stopped.is_set():
+                return worked
+        if not self._is_built and time.monotonic() >= self._build_at:
+            self._try_to_build(oldest)
+        self._clean_up()
+        return worked
+
+    def _work_on(self, source: str, group: Sequence[Claimed]) -> bool:
+        """Land a group; gives whether something new is in the lake.
+
+        Where it fails for what one delivery names, halves of it are tried, until that one is alone.
+        """
+        try:
+            rows = self._land(self._settings, source, group)
+        except Exception as error:
+            is_of_one = isinstance(error, ApiError) or not isinstance(error, LorelineError)
+            if is_of_one and len(group) > 1:
+                half = len(group) // 2
+                first = self._work_on(source, group[:half])
+                return self._work_on(source, group[half:]) or first
+            if not isinstance(error, LorelineError):
+                _log.exception("%s: a delivery failed", source)
+            self._failed(group, str(error) or type(error).__name__)
+            self._told(f"{source}: {_counted(group)} failed: {error}")
+            return False
+        self._done(group)
+        self._told(f"{source}: {_counted(group)}, {rows} rows landed")
+        return rows > 0
+
+    def _try_to_build(self, oldest: datetime | None) -> None:
+        assert self._build is not None
+        try:
+            self._build(self._settings)
+        except Exception as error:
+            if not isinstance(error, LorelineError):
+                _log.exception("a build failed")
+            self._builds_failed += 1
+            self._build_at = time.monotonic() + wait_after(self._builds_failed)
+            self._told(f"the build failed, it is tried again: {error}")
+            return
+        self._is_built, self._builds_failed = True, 0
+        if oldest:
+            seconds = (datetime.now(UTC) - oldest).total_seconds()
+            self._told(f"built; {seconds:.1f} s after the oldest delivery")
+
+    def _sources(self) -> list[str]:
+        query = (
+            "select distinct source from {}.inbox"
+            " where state = 'waiting' and next_attempt_at <= now() order by 1"
+        )
+        with connect(self._settings) as connection:
+            found = connection.execute(in_schema(self._settings, "operations", query)).fetchall()
+        return [source for (source,) in found]
+
+    @contextmanager
+    def _held(self, source: str) -> Iterator[bool]:
+        """Hold the source among the workers; gives whether nobody else does."""
+        with connect(self._settings, autocommit=True) as connection:
+            key = f"{self._settings.prefix}inbox.{source}"
+            row = connection.execute(
+                "select pg_try_advisory_lock(hashtextextended(%s, 2))", [key]
+            ).fetchone()
+            yield row == (True,)
+
+    def _claim(self, source: str) -> list[Claimed]:
+        """Count an attempt of what waits, and say when the next one is due."""
+        query = in_schema(
+            self._settings,
+            "operations",
+            "update {}.inbox set attempts = attempts + 1, next_attempt_at = now()"
+            " + make_interval(secs => least(%(first)s * 3 ^ attempts, %(longest)s))"
+            # The lock of the source keeps others from changing these meanwhile.
+            " where number = any(%(numbers)s)"
+            " returning number, delivery_id, body, names, attempts, received_at",
+        )
+        due = in_schema(
+            self._settings,
+            "operations",
+            "select number from {}.inbox where source = %s and state = 'waiting'"
+            " and next_attempt_at <= now() order by number limit %s",
+        )
+        with (
+            connect(self._settings) as connection,
+            connection.cursor(row_factory=class_row(Claimed)) as cursor,
+        ):
+            waiting = connection.execute(due, (source, DELIVERIES_AT_ONCE)).fetchall()
+            numbers = [number for (number,) in waiting]
+            given = {"numbers": numbers, "first": FIRST_WAIT, "longest": LONGEST_WAIT}
+            found = cursor.execute(query, given).fetchall()
+        return sorted(found, key=lambda claimed: claimed.number)
+
+    def _done(self, group: Sequence[Claimed]) -> None:
+        self._execute(
+            "update {}.inbox set state = 'done', error = null, finished_at = now()"
+            " where number = any(%s)",
+            [each.number for each in group],
+        )
+
+    def _failed(self, group: Sequence[Claimed], why: str) -> None:
+        self._execute(
+            "update {}.inbox set error = %s, state = case when attempts >= %s then 'parked'"
+            " else state end, finished_at = case when attempts >= %s then now() end"
+            " where number = any(%s)",
+            why.replace("\0", "")[:2_000],
+            self._most_attempts,
+            self._most_attempts,
+            [each.number for each in group],
+        )
+
+    def _clean_up(self) -> None:
+        """Forget what was done long ago; a sender does not deliver it again."""
+        if time.monotonic() - self._cleaned_at < SECONDS_BETWEEN_CLEANUPS and self._cleaned_at:
+            return
+        self._cleaned_at = time.monotonic()
+        self._execute(
+            "delete from {}.inbox where state in ('done', 'dropped')"
+            " and finished_at < now() - make_interval(days => %s)",
+            int(self._settings.number("inbox_days")),
+        )
+
+    def _execute(self, statement: str, *parameters: Any) -> None:
+        with connect(self._settings) as connection:
+            connection.execute(in_schema(self._settings, "operations", statement), parameters)
+
+
+def wait_after(attempts: int) -> float:
+    """Seconds before the next attempt, after so many."""
+    return min(FIRST_WAIT * 3.0 ** (attempts - 1), LONGEST_WAIT)
+
+
+def land(settings: Settings, source: str, claimed: Sequence[Claimed]) -> int:
+    """Land the newest version of what deliveries name, or the events that they hold.
+
+    Returns:
+        How many rows landed.
+
+    Raises:
+        LorelineError: the source did not answer, or its token is not set.
+    """
+    from dlt_sources.live import load_live
+    from dlt_sources.live_sources import live_source
+
+    if source == "gateway":
+        from dlt_sources.gateway.live import Received
+
+        received = Received([(each.delivery_id, each.body, each.received_at) for each in claimed])
+        return load_live(settings, source, received, deliveries={}).rows
+    names = {name: each.delivery_id for each in claimed for name in each.names}
+    if not names:
+        return 0
+    fetching = live_source(settings, source)
+    if fetching is None:
+        raise LorelineError(
+            f"{source} delivers, and cannot be asked: its token is not set",
+            "set it (docs/live-sources.md), then `loreline inbox retry --parked`",
+        )
+    return load_live(settings, source, fetching, deliveries=names).rows
+
+
+def build(settings: Settings) -> None:
+    """Build what changed, in this process: dbt need not start, nor read the project anew.
+
+    Data tests are left to the builds on a schedule.
+
+    Raises:
+        LorelineError: a model failed.
+    """
+    from loreline.cli import build as building
+
+    arguments = ["--exclude-resource-type", "test", "--exclude-resource-type", "unit_test"]
+    arguments += ["--exclude", "tag:manual+"]
+    done = building.run(settings, arguments, show=building.Show.problems, changed=True)
+    if done.exit_code:
+        raise LorelineError("a model failed", "see `loreline status`")
+
+
+def _groups(claimed: Sequence[Claimed]) -> Iterator[Sequence[Claimed]]:
+    """What is worked on together: fewer from some time on, as one of them may end the process."""
+    for attempts, several in groupby(sorted(claimed, key=_attempts), key=_attempts):
+        waiting = list(several)
+        size = max(1, DELIVERIES_AT_ONCE // 10 ** max(0, attempts - ATTEMPTS_TOGETHER))
+        for start in range(0, len(waiting), size):
+            yield waiting[start : start + size]
+
+
+def _attempts(claimed: Claimed) -> int:
+    return claimed.attempts
+
+
+def _counted(group: Sequence[Claimed]) -> str:
+    return "a delivery" if len(group) == 1 else f"{len(group)} deliveries"
+
+
+def _wait(connection: psycopg.Connection[Any], stopped: threading.Event) -> None:
+    """Until something arrives, or it is time to look."""
+    until = time.monotonic() + SECONDS_BETWEEN_LOOKS
+    while not stopped.is_set() and time.monotonic() < until:
+        for _ in connection.notifies(timeout=0.5, stop_after=1):
+            return
