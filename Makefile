@@ -13,6 +13,9 @@ help:  ## this list
 run: $(INSTALLED)  ## from nothing to a searchable lakehouse with the sample workspace in it
 	@$(BIN)/loreline run-sample
 
+demo-live: $(INSTALLED)  ## how soon an edit, a deletion, a closed issue and a revoked permission are true in search
+	@$(BIN)/python -m benchmarks.demo_live
+
 test: $(INSTALLED)  ## every test but the long rounds
 	@$(BIN)/pytest -n $(TEST_PROCESSES) --dist loadscope --no-loadscope-reorder
 
@@ -52,4 +55,4 @@ $(INSTALLED): requirements.lock pyproject.toml
 	@$(PIP) install --no-deps --no-build-isolation -e .
 	@touch $@
 
-.PHONY: help run test test-fast soak lint lock clean
+.PHONY: help run demo-live test test-fast soak lint lock clean
