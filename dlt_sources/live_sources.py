@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from dlt_sources.gateway.live import gateway_streams
 from dlt_sources.live import LiveSource
 from loreline.settings import Settings
 
 # Each gives the source where the settings name its credentials, and None where they do not.
-LIVE_SOURCES: Mapping[str, Callable[[Settings], LiveSource | None]] = {}
+LIVE_SOURCES: Mapping[str, Callable[[Settings], LiveSource | None]] = {
+    "gateway": gateway_streams,
+}
 
 
 def live_source(settings: Settings, source: str) -> LiveSource | None:

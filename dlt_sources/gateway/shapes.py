@@ -102,18 +102,14 @@ def _observation(
     received = raw if said is value else None
     if problem := problem_of(envelope):
         return Reject("wrong_type", problem, received or orjson.dumps(said), origin)
-    try:
-        payload = received if envelope is said else orjson.dumps(envelope)
-    except TypeError as error:
-        return Reject("nested_too_deep", str(error), received or orjson.dumps(said), origin)
     happened_at, time = _time(envelope)
     key = orjson.dumps([envelope.get("source"), envelope.get("id"), time])
     return Observation(
         external_id=hashlib.sha256(key + canonical_json(said)).hexdigest(),
-        payload=said,
+        payload=envelope,
         observed_at=observed_at,
         source_updated_at=happened_at,
-        raw=payload,
+        raw=received if envelope is said else None,
         origin=origin,
         delivery_id=delivery_id,
     )
