@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
 from collections.abc import Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,11 +17,13 @@ from typing import Any, Self, TypeVar
 import nats
 import nats.errors
 import nats.js.errors
+import orjson
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.js.api import AckPolicy, ConsumerConfig, ConsumerInfo, DeliverPolicy
+from nats.js.client import JetStreamContext
 
-from dlt_sources.gateway.bounds import BYTES_PER_COMMIT, MESSAGES_PER_COMMIT, SECONDS_PER_BATCH
+from dlt_sources.gateway.bounds import BYTES_PER_COMMIT, MESSAGES_PER_COMMIT
 from loreline.errors import LorelineError
 from loreline.settings import Settings
 
@@ -30,10 +31,12 @@ T = TypeVar("T")
 
 # After this the server takes a silent consumer for dead, and delivers again.
 ACK_WAIT = 30.0
-# A request asks for no more than this, however large messages may be.
-_MESSAGES_AT_ONCE = 64
 _SECONDS_TO_ANSWER = 10.0
-_SECONDS_TO_FETCH = 1.0
+_SECONDS_TO_READ = 600.0
+# How the server ends a request of which the next message alone is too large, and says that it is
+# at work on one.
+_TOO_LARGE = "409 Message Size Exceeds MaxBytes"
+_STILL_THERE = "100"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,12 +74,14 @@ class Consumer:
         self._in_hand: list[Msg] = []
         self._ack_wait = ACK_WAIT
         self._most = MESSAGES_PER_COMMIT
+        self._wanted, self._end = 0, ""
+        self._ended = asyncio.Event()
 
     def __enter__(self) -> Self:
         self._thread.start()
         try:
             self._client = self._do(self._connect())
-            self._subscription = self._do(self._bind())
+            self._jetstream, self._stream = self._do(self._bind())
         except BaseException:
             self._stop()
             raise
@@ -90,7 +95,7 @@ class Consumer:
 
     def info(self) -> ConsumerInfo:
         """How far the consumer is: `num_pending`, and `num_ack_pending` in somebody's hand."""
-        return self._do(self._subscription.consumer_info())
+        return self._do(self._jetstream.consumer_info(self._stream, self.durable))
 
     @property
     def seconds_until_redelivered(self) -> float:
@@ -101,10 +106,9 @@ class Consumer:
         """Messages, as many as are to be committed at once, and whether there are more.
 
         Args:
-            wait: seconds to wait for the first one.
+            wait: seconds in which they may arrive; 0 for those that are there.
         """
-        found = self._do(self._gather(wait), wait + SECONDS_PER_BATCH + _SECONDS_TO_ANSWER)
-        self._in_hand = [message.delivered for message in found]
+        found = self._do(self._gather(wait), _SECONDS_TO_READ)
         return found, bool(found) and found[-1].delivered.metadata.num_pending > 0
 
     def settle(self, done: Sequence[Message], refused: Sequence[Message]) -> None:
@@ -133,7 +137,7 @@ class Consumer:
             **said,
         )
 
-    async def _bind(self) -> Any:
+    async def _bind(self) -> tuple[JetStreamContext, str]:
         settings = self._settings
         jetstream = self._client.jetstream(timeout=_SECONDS_TO_ANSWER)
         stream = settings.nats_stream or await jetstream.find_stream_name_by_subject(
@@ -161,36 +165,47 @@ class Consumer:
         self._ack_wait = info.config.ack_wait or ACK_WAIT
         if info.config.max_ack_pending and info.config.max_ack_pending > 0:
             self._most = min(self._most, info.config.max_ack_pending)
-        return await jetstream.pull_subscribe_bind(durable=self.durable, stream=stream)
+        self._request = f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{self.durable}"
+        self._inbox = self._client.new_inbox()
+        await self._client.subscribe(self._inbox, cb=self._arrived)
+        return jetstream, stream
 
     async def _gather(self, wait: float) -> list[Message]:
-        found: list[Message] = []
-        size = 0
-        until = time.monotonic() + SECONDS_PER_BATCH
-        waiting = (await self._subscription.consumer_info()).num_pending or 0
-        while len(found) < self._most and size < BYTES_PER_COMMIT and time.monotonic() < until:
-            # What is there comes at once; what is not is waited for by the first request alone.
-            count = min(_MESSAGES_AT_ONCE, self._most - len(found), waiting)
-            if not count and (found or not wait):
-                break
+        """Messages of one request, which the server ends: by count, by bytes, and in time."""
+        asked: dict[str, Any] = {"batch": self._most, "max_bytes": BYTES_PER_COMMIT}
+        ends = {"expires": round(wait * 1e9)} if wait else {"no_wait": True}
+        found = await self._pull(asked | ends)
+        if not found and self._end == _TOO_LARGE:
+            found = await self._pull({"batch": 1} | ends)
+        return [_message(each) for each in found]
+
+    async def _pull(self, asked: dict[str, Any]) -> list[Msg]:
+        self._in_hand, self._wanted, self._end = [], asked["batch"], ""
+        self._ended.clear()
+        await self._client.publish(self._request, orjson.dumps(asked), reply=self._inbox)
+        while not self._ended.is_set():
+            before = len(self._in_hand)
             try:
-                delivered = await self._subscription.fetch(
-                    max(count, 1), timeout=_SECONDS_TO_FETCH if count else wait
-                )
-            except (TimeoutError, nats.errors.TimeoutError):
-                if found or not count:
+                await asyncio.wait_for(self._ended.wait(), _SECONDS_TO_ANSWER)
+            except TimeoutError:
+                # A large answer over a slow line goes on; what has come is taken in any case.
+                if len(self._in_hand) == before:
                     break
-                continue
-            for each in delivered:
-                about = each.metadata
-                stored_at = about.timestamp.astimezone(UTC)
-                found.append(
-                    Message(each.data, about.stream, about.sequence.stream, stored_at, each)
-                )
-                size += len(each.data)
-                waiting = about.num_pending
-            self._in_hand += delivered
-        return found
+        if not self._in_hand and not self._ended.is_set():
+            raise nats.errors.TimeoutError
+        return list(self._in_hand)
+
+    async def _arrived(self, message: Msg) -> None:
+        """Take in a message, or the word that a request has ended."""
+        said = message.headers or {}
+        if status := said.get("Status"):
+            if status != _STILL_THERE:
+                self._end = f"{status} {said.get('Description', '')}"
+                self._ended.set()
+            return
+        self._in_hand.append(message)
+        if len(self._in_hand) >= self._wanted:
+            self._ended.set()
 
     async def _settle(self, done: Sequence[Message], refused: Sequence[Message]) -> None:
         for message in done:
@@ -236,6 +251,12 @@ class Consumer:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+
+
+def _message(delivered: Msg) -> Message:
+    about = delivered.metadata
+    stored_at = about.timestamp.astimezone(UTC)
+    return Message(delivered.data, about.stream, about.sequence.stream, stored_at, delivered)
 
 
 async def _end_tasks() -> None:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dlt_sources.gateway import EVENTS, PATTERNS, events
 from dlt_sources.gateway.inbox import Inbox, inboxes
@@ -18,6 +19,9 @@ from dlt_sources.quarantine import Reject
 from dlt_sources.slices import Observation
 from loreline.contracts.odcs import digest_of
 from loreline.settings import Settings
+
+if TYPE_CHECKING:
+    from dlt_sources.gateway.jetstream import Consumer, Message
 
 LOCATION = "LORELINE_GATEWAY_LOCATION"
 _EVENTS_PER_BATCH = 1_000
@@ -84,7 +88,7 @@ def _files(run: Run, location: Path) -> Iterator[Batch]:
 def _stream(run: Run) -> Iterator[Batch]:
     """The messages of NATS, also those that a killed run had in hand."""
     # Nobody else needs to have the library imported.
-    from dlt_sources.gateway.jetstream import Consumer, Message
+    from dlt_sources.gateway.jetstream import Consumer
 
     with Consumer(run.settings) as consumer:
         are_more = True
@@ -93,29 +97,31 @@ def _stream(run: Run) -> Iterator[Batch]:
         while are_more or (in_hands and time.monotonic() < until):
             messages, are_more = consumer.read(_SECONDS_TO_WAIT if in_hands else 0.0)
             if messages:
-                done: list[Message] = []
-                refused: list[Message] = []
-                observations: list[Observation | Reject] = []
-                for message in messages:
-                    place = f"{message.stream}:{message.sequence}"
-                    said = list(
-                        observed(
-                            message.data,
-                            f"nats:{place}",
-                            message.stored_at,
-                            delivery_id=place,
-                            passed_over=run.landing.summary.passed_over,
-                        )
-                    )
-                    is_refused = bool(said) and all(isinstance(item, Reject) for item in said)
-                    (refused if is_refused else done).append(message)
-                    observations += said
-                run.landing.quarantine.observed_at = messages[-1].stored_at
-                yield _batch(
-                    observations, lambda done=done, refused=refused: consumer.settle(done, refused)
-                )
-            elif not are_more:
+                yield _of_messages(run, consumer, messages)
+            if not are_more:
                 in_hands = consumer.info().num_ack_pending or 0
+
+
+def _of_messages(run: Run, consumer: Consumer, messages: Sequence[Message]) -> Batch:
+    """What messages hold; one that holds nothing but what is set aside is not to come again."""
+    done, refused = [], []
+    observations: list[Observation | Reject] = []
+    for message in messages:
+        place = f"{message.stream}:{message.sequence}"
+        said = list(
+            observed(
+                message.data,
+                f"nats:{place}",
+                message.stored_at,
+                delivery_id=place,
+                passed_over=run.landing.summary.passed_over,
+            )
+        )
+        is_refused = bool(said) and all(isinstance(item, Reject) for item in said)
+        (refused if is_refused else done).append(message)
+        observations += said
+    run.landing.quarantine.observed_at = messages[-1].stored_at
+    return _batch(observations, lambda: consumer.settle(done, refused))
 
 
 def _inbox(run: Run, inbox: Inbox) -> Iterator[Batch]:
