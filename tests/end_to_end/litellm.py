@@ -56,7 +56,9 @@ def litellm_proxy(
         models: what LiteLLM is told of each, such as `mock_response`, by its name.
         posts_to: where its generic API callback posts its records of calls.
     """
-    callback = {"callback_type": "generic_api", "endpoint": posts_to}
+    # Without headers it leaves the callback out.
+    headers = {"x-sent-by": "litellm"}
+    callback = {"callback_type": "generic_api", "endpoint": posts_to, "headers": headers}
     recording = {"callbacks": ["loreline"]} if posts_to else {}
     named = [
         {"model_name": name, "litellm_params": {"model": f"openai/{name}", "api_key": "x", **said}}
