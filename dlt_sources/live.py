@@ -199,8 +199,10 @@ def _land(run: Run, batches: Iterable[Batch]) -> None:
     try:
         for batch in batches:
             waiting.append(batch)
+            # Who waits to be told of the commit holds something until then.
             if (
-                _size(waiting) >= OBSERVATIONS_PER_COMMIT
+                batch.committed
+                or _size(waiting) >= OBSERVATIONS_PER_COMMIT
                 or time.monotonic() - since >= SECONDS_PER_COMMIT
             ):
                 touched |= _commit(run, waiting)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from dlt_sources.gateway.live import gateway_streams
 from dlt_sources.github import GitHub
 from dlt_sources.live import LiveSource
 from loreline.settings import Settings
@@ -11,6 +12,7 @@ from loreline.settings import Settings
 # Each gives the source where the settings name its credentials, and None where they do not.
 LIVE_SOURCES: Mapping[str, Callable[[Settings], LiveSource | None]] = {
     "github": GitHub.of,
+    "gateway": gateway_streams,
 }
 
 

@@ -193,6 +193,37 @@ class Settings:
         "`true` masks keys and tokens before anything lands, by `seeds/redaction_rules.csv`",
         "false",
     )
+    nats_url: str = _variable(
+        "LORELINE_NATS_URL",
+        "servers of NATS, with commas between: gateway events are then read from JetStream",
+        secret=True,
+    )
+    nats_stream: str = _variable(
+        "LORELINE_NATS_STREAM", "JetStream stream; default: the one that holds the subject"
+    )
+    nats_subject: str = _variable(
+        "LORELINE_NATS_SUBJECT", "subject of gateway events", "gateway.events.>"
+    )
+    nats_durable: str = _variable(
+        "LORELINE_NATS_DURABLE", "name of the durable consumer", "loreline"
+    )
+    nats_credentials: str = _variable(
+        "LORELINE_NATS_CREDENTIALS", "`.creds` file with the user's JWT and key"
+    )
+    event_inbox_url: str = _variable(
+        "LORELINE_EVENT_INBOX_URL",
+        "Postgres with a table of gateway events; default: our own, if the table is named",
+        secret=True,
+    )
+    event_inbox_table: str = _variable(
+        "LORELINE_EVENT_INBOX_TABLE",
+        "that table, as schema.table; default: public.pipeline_event_inbox",
+    )
+    event_inbox_remove: str = _variable(
+        "LORELINE_EVENT_INBOX_REMOVE",
+        "`true` to delete its rows once they are landed, instead of marking them",
+        "false",
+    )
     sweep_hours: str = _variable(
         "LORELINE_SWEEP_HOURS",
         "hours after which all that a source has is listed again, to find what is gone",

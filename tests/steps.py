@@ -26,6 +26,7 @@ IMPORTED_ONCE = [
     "dbt.adapters.duckdb",
     "dbt.cli.main",
     "dbt.task.build",
+    "dlt_sources.live_sources",
     "dlt_sources.pipeline",
     "loreline.cli.app",
     "loreline.contracts.suite",
@@ -148,6 +149,37 @@ def land(began: Callable[[], None], **arguments: Any) -> Any:
 
     began()
     return load(Settings.load(), **arguments)
+
+
+def ingest_gateway(
+    began: Callable[[], None], stops: str, per_commit: int, ack_wait: float = 30.0
+) -> None:
+    """Land the gateway's streams, and stop for ever in the midst of it.
+
+    Args:
+        began: called there.
+        stops: before the commit, or after the commit and before it is said.
+        per_commit: messages or rows.
+        ack_wait: seconds after which NATS takes this for dead.
+    """
+    import dlt_sources.live
+    from dlt_sources.gateway import inbox, jetstream
+    from dlt_sources.gateway.live import gateway_streams
+
+    def stop(*_: Any) -> None:
+        began()
+        time.sleep(3600)
+
+    jetstream.MESSAGES_PER_COMMIT = inbox.MESSAGES_PER_COMMIT = per_commit
+    jetstream.ACK_WAIT = ack_wait
+    if stops == "before the commit":
+        dlt_sources.live.land_tables = stop
+    else:
+        jetstream.Consumer.settle = inbox.Inbox.consume = stop  # type: ignore[method-assign]
+    settings = Settings.load()
+    streams = gateway_streams(settings)
+    assert streams
+    dlt_sources.live.load_live(settings, "gateway", streams)
 
 
 def build(
@@ -321,7 +353,8 @@ def small_slices() -> None:
 
 
 STEPS: dict[str, Callable[..., Any]] = {
-    step.__name__: step for step in (land, build, dbt, maintain, command, encode, make_model)
+    step.__name__: step
+    for step in (land, ingest_gateway, build, dbt, maintain, command, encode, make_model)
 }
 
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 DONE = {"quarantine": "set aside", "warn": "landed"}
 WHY_PASSED_OVER = {
     "attachments": "which hold no text",
+    "spans": "which are of no language model",
     "vanished files": "which were renamed or removed while others were read",
 }
 NEW_FIELDS = 20

@@ -46,13 +46,20 @@ def environment() -> Path:
 
 
 @contextmanager
-def litellm_proxy(folder: Path, models: dict[str, dict[str, Any]]) -> Iterator[str]:
+def litellm_proxy(
+    folder: Path, models: dict[str, dict[str, Any]], posts_to: str = ""
+) -> Iterator[str]:
     """Run a proxy, and give the URL of its API.
 
     Args:
         folder: for its configuration and log.
         models: what LiteLLM is told of each, such as `mock_response`, by its name.
+        posts_to: where its generic API callback posts its records of calls.
     """
+    # Without headers it leaves the callback out.
+    headers = {"x-sent-by": "litellm"}
+    callback = {"callback_type": "generic_api", "endpoint": posts_to, "headers": headers}
+    recording = {"callbacks": ["loreline"]} if posts_to else {}
     named = [
         {"model_name": name, "litellm_params": {"model": f"openai/{name}", "api_key": "x", **said}}
         for name, said in models.items()
@@ -63,7 +70,8 @@ def litellm_proxy(folder: Path, models: dict[str, dict[str, Any]]) -> Iterator[s
             {
                 "model_list": named,
                 "general_settings": {"master_key": KEY},
-                "litellm_settings": {"telemetry": False},
+                "litellm_settings": {"telemetry": False, **recording},
+                "callback_settings": {"loreline": callback} if posts_to else {},
             }
         )
     )
@@ -72,7 +80,11 @@ def litellm_proxy(folder: Path, models: dict[str, dict[str, Any]]) -> Iterator[s
         port = free.getsockname()[1]
     command = [environment() / "litellm", "--config", config]
     # The prices that it would fetch are in the package, too.
-    variables = {**os.environ, "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
+    variables = {
+        **os.environ,
+        "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+        "DEFAULT_FLUSH_INTERVAL_SECONDS": "1",
+    }
     with (folder / "litellm.log").open("w") as log:
         proxy = subprocess.Popen(
             [*command, "--host", "127.0.0.1", "--port", str(port)],

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pytest
 
 from dlt_sources import load
-from dlt_sources.gateway import _problem as gateway_problem
+from dlt_sources.gateway.shapes import problem_of as gateway_problem
 from dlt_sources.retry import retry
 from loreline.cli import main
 from loreline.errors import LorelineError
@@ -89,7 +89,7 @@ def test_what_passes_by_now_lands_and_the_rest_stays(
 
     # A newer version of the source takes what this one refuses.
     monkeypatch.setattr(
-        "dlt_sources.gateway._problem",
+        "dlt_sources.gateway.shapes.problem_of",
         lambda envelope: None if envelope == ODD else gateway_problem(envelope),
     )
     looked_at = rows(settings, "select loaded_at from {}.source_loads")

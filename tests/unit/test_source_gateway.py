@@ -5,7 +5,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from dlt_sources.gateway import event, events
+from dlt_sources.gateway import events
+from dlt_sources.gateway.shapes import observed
 from dlt_sources.quarantine import Reject
 
 NOW = datetime(2026, 10, 1, tzinfo=UTC)
@@ -26,7 +27,8 @@ def envelope(**fields):
 
 def read(value):
     raw = value if isinstance(value, bytes) else json.dumps(value).encode()
-    return event(raw, "f:1", NOW)
+    [found] = observed(raw, "f:1", NOW)
+    return found
 
 
 def test_an_event_keeps_its_text_and_happens_when_it_started():

@@ -1,0 +1,151 @@
+"""Conversations recorded by a real LiteLLM proxy, and by three recorders at once."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import threading
+import time
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import openai
+import pytest
+from psycopg.types.json import Jsonb
+
+from loreline.postgres import connect, in_schema
+from tests.end_to_end.forest import assistant, chat, user
+from tests.end_to_end.lakehouse import temporary_lakehouse
+from tests.end_to_end.litellm import KEY, litellm_proxy
+from tests.end_to_end.test_replay import BUILD
+from tests.simulators.recorders import litellm_payload, otlp_export
+from tests.unit.test_gateway_shapes import CONVERSATION
+
+ANSWER = "Ada, says the mock."
+ASKED = [user("Who owns it?"), assistant(ANSWER), user("Since when?")]
+CALLS = 5
+INSERT = "insert into {}.pipeline_event_inbox (payload) values (%s)"
+POSTED = (
+    "select coalesce(sum(jsonb_array_length(payload)), 0) from {operations}.pipeline_event_inbox"
+)
+
+
+@pytest.fixture(scope="module")
+def lakehouse(stack, tmp_path_factory):
+    """What the proxy posted, and one conversation by each recorder; built once."""
+    folder = tmp_path_factory.mktemp("recorders")
+    with temporary_lakehouse(stack, folder) as made:
+        settings = dataclasses.replace(made.settings, event_inbox_table="pipeline_event_inbox")
+        lakehouse = dataclasses.replace(made, settings=settings)
+        with (
+            receiver(settings) as endpoint,
+            litellm_proxy(folder, {"mock": {"mock_response": ANSWER}}, endpoint) as url,
+        ):
+            converse(url)
+            wait_for_records(lakehouse)
+        regenerated = chat(
+            "t5", CONVERSATION[1]["data"]["request"]["messages"], assistant("Nowhere."), at=40
+        )
+        conversation = [*CONVERSATION, regenerated]
+        by_litellm = [event | {"data": event["data"] | {"tenant": "u"}} for event in conversation]
+        lakehouse.land_events(
+            [*conversation, *map(litellm_payload, by_litellm), otlp_export(conversation)]
+        )
+        assert lakehouse.command("ingest", "gateway").exit_code == 0
+        lakehouse.build(*BUILD)
+        yield lakehouse
+
+
+@contextmanager
+def receiver(settings):
+    """An endpoint that stores what is posted to it in the inbox."""
+    insert = in_schema(settings, "operations", INSERT)
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self):
+            body = self.rfile.read(int(self.headers["content-length"]))
+            with connect(settings) as connection:
+                connection.execute(insert, [Jsonb(json.loads(body))])
+            self.send_response(202)
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/events"
+        server.shutdown()
+
+
+def converse(url):
+    """A first turn, a second one twice, one that streams, and one that fails."""
+    headers = {"x-session-id": "live", "x-theme-id": "owners"}
+    with openai.OpenAI(base_url=url, api_key=KEY, default_headers=headers, max_retries=0) as client:
+        client.chat.completions.create(model="mock", messages=ASKED[:1], temperature=0.5)
+        for _ in range(2):
+            client.chat.completions.create(model="mock", messages=ASKED)
+        streamed = [*ASKED, assistant(ANSWER), user("And before?")]
+        said = client.chat.completions.create(model="mock", messages=streamed, stream=True)
+        assert "".join(c.choices[0].delta.content or "" for c in said if c.choices) == ANSWER
+        with pytest.raises(openai.APIStatusError):
+            client.chat.completions.create(model="nobody", messages=ASKED[:1])
+
+
+def wait_for_records(lakehouse):
+    until = time.monotonic() + 60
+    while (posted := lakehouse.execute(POSTED)[0][0]) < CALLS:
+        assert time.monotonic() < until, f"LiteLLM posted {posted} records"
+        time.sleep(0.1)
+
+
+def test_what_a_real_proxy_posts_is_one_event_a_call(lakehouse):
+    rows = lakehouse.query(
+        "select event_type, session_id, count(distinct turn_id) from {lake}staging"
+        ".stg_gateway__events where event_source = 'litellm' and session_id = 'live'"
+        " group by all order by all"
+    )
+    assert rows == [("llm.chat.completed", "live", 4), ("llm.chat.failed", "live", 1)]
+    assert lakehouse.command("ingest", "gateway").exit_code == 0
+    assert lakehouse.query("select count(*) from {lake}raw_gateway.events") == [(CALLS + 15,)]
+
+
+def test_its_calls_become_a_conversation(lakehouse):
+    rows = lakehouse.query(
+        "select depth, branch_kind, theme_id, model, node_status from"
+        " {lake}conversations.conversation_branch_nodes where session_id = 'live'"
+        " and not is_replay order by depth, started_at"
+    )
+    assert [row[:2] for row in rows if row[4] != "failed"] == [
+        (0, "root"),
+        (1, "continuation"),
+        (1, "retry"),
+        (2, "continuation"),
+    ]
+    assert {row[2:] for row in rows if row[4] != "failed"} == {("owners", "mock", "completed")}
+    answers = lakehouse.query(
+        "select status, response_text, prompt_tokens > 0, completion_tokens > 0"
+        " from {lake}conversations.execution_run_records where session_id = 'live'"
+        " group by all order by all"
+    )
+    assert ("completed", ANSWER, True, True) in answers
+    assert "failed" in {status for status, *_ in answers}
+
+
+def test_three_recorders_of_a_conversation_make_the_same_forest(lakehouse):
+    forests = {
+        tenant: lakehouse.query(
+            "select nodes.depth, nodes.choice_index, nodes.branch_kind, nodes.sibling_index,"
+            " nodes.match, nodes.request_hash, parents.request_hash"
+            " from {lake}conversations.conversation_branch_nodes as nodes"
+            " left join {lake}conversations.conversation_branch_nodes as parents"
+            " on nodes.parent_node_id = parents.branch_node_id"
+            " where nodes.session_id = 's' and nodes.tenant = $1"
+            " order by nodes.started_at, nodes.choice_index",
+            tenant,
+        )
+        for tenant in ("t", "u", "")
+    }
+    assert len(forests["t"]) >= 5
+    assert forests["u"] == forests["t"]
+    assert forests[""] == forests["t"]
