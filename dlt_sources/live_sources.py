@@ -7,12 +7,14 @@ from collections.abc import Callable, Mapping
 from dlt_sources.gateway.live import gateway_streams
 from dlt_sources.github import GitHub
 from dlt_sources.live import LiveSource
+from dlt_sources.notion.live import live_notion
 from loreline.settings import Settings
 
 # Each gives the source where the settings name its credentials, and None where they do not.
 LIVE_SOURCES: Mapping[str, Callable[[Settings], LiveSource | None]] = {
     "github": GitHub.of,
     "gateway": gateway_streams,
+    "notion": live_notion,
 }
 
 

@@ -7,7 +7,7 @@ spills to disk, so that memory does not grow with the source.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -99,6 +99,49 @@ class Sweep:
             """  # noqa: S608
         )
 
+    def unchanged(self, after: str = "") -> Iterator[str]:
+        """Ids that were shown and are landed as of that time; in their order, from one on."""
+        yield from self._ids(
+            f"""
+            select shown.external_id
+            from (
+                select external_id, max(updated_at) as updated_at
+                from {self._shown}
+                where external_id > $after
+                group by external_id
+            ) as shown
+            inner join ({self._landing.latest(self._resource)}) as latest
+                on shown.external_id = latest.external_id
+            where not latest.is_deleted
+                and shown.updated_at is not distinct from latest.source_updated_at
+            order by shown.external_id
+            """,  # noqa: S608
+            {"after": after},
+        )
+
+    def unknown(self, ids: Iterable[str]) -> list[str]:
+        """Which of some ids were not shown, and are not landed or landed as deleted."""
+        with registered(self._landing.duckdb, "met", external_id=list(ids)):
+            rows = self._landing.duckdb.execute(
+                f"""
+                select met.external_id
+                from (
+                    select distinct external_id
+                    from met
+                    where external_id not in (select shown.external_id from {self._shown} as shown)
+                ) as met
+                left join (
+                    select external_id, is_deleted
+                    from ({self._landing.latest(self._resource)}) as latest
+                    where external_id in (select met.external_id from met)
+                ) as latest
+                    on met.external_id = latest.external_id
+                where coalesce(latest.is_deleted, true)
+                order by met.external_id
+                """  # noqa: S608
+            ).fetchall()
+        return [row[0] for row in rows]
+
     def absent(self, covered: str = "true") -> Iterator[str]:
         """Ids that are landed, not as deleted, and were not shown.
 
@@ -133,9 +176,9 @@ class Sweep:
             order by external_id
         """  # noqa: S608
 
-    def _ids(self, query: str) -> Iterator[str]:
+    def _ids(self, query: str, values: Mapping[str, str] | None = None) -> Iterator[str]:
         # A cursor of its own: the connection goes on to be used while ids are read.
         with self._landing.duckdb.cursor() as cursor:
-            cursor.execute(query)
+            cursor.execute(query, values or {})
             while rows := cursor.fetchmany(IDS_PER_FETCH):
                 yield from (row[0] for row in rows)

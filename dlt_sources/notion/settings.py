@@ -33,9 +33,16 @@ _CONTAINER = {
 DATABASES = Resource("databases", **_CONTAINER)
 DATA_SOURCES = Resource("data_sources", **_CONTAINER)
 USERS = Resource("users", volatile=("request_id", "avatar_url"))
+COMMENTS = Resource("comments", volatile=("request_id", "last_edited_time"))
 
 # Kinds of objects, as their `object` field says, and the tables that they land in.
-TABLES = {"page": PAGES, "user": USERS, "database": DATABASES, "data_source": DATA_SOURCES}
+TABLES = {
+    "page": PAGES,
+    "user": USERS,
+    "database": DATABASES,
+    "data_source": DATA_SOURCES,
+    "comment": COMMENTS,
+}
 # Blocks whose children are pages of their own, or cannot be had.
 WITHOUT_CHILDREN = {"child_page", "child_database", "unsupported"}
 # Each level of blocks is two of JSON, and 254 is the deepest JSON that can be written.

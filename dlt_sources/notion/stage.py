@@ -17,7 +17,8 @@ from typing import Any, NamedTuple
 import orjson
 
 from dlt_sources.json_files import Document, Record, read_file
-from dlt_sources.notion.settings import MAX_DEPTH, TABLES, TRASHED, WITHOUT_CHILDREN
+from dlt_sources.notion.objects import is_trashed, observation, problem_of
+from dlt_sources.notion.settings import MAX_DEPTH, WITHOUT_CHILDREN
 from dlt_sources.quarantine import Reject
 from dlt_sources.slices import Observation
 
@@ -125,8 +126,9 @@ class Stage:
             yield from self._read()
         objects = self.database.execute(_SELECT_OBJECTS, (kind,))
         if kind != "page":
-            for identity, edited, body, _ in objects:
-                yield self._observation(identity, edited, orjson.loads(body))
+            for _, _, body, _ in objects:
+                value = orjson.loads(body)
+                yield observation(value, value, self.observed_at)
             return
         for identity, versions in groupby(objects, itemgetter(0)):
             yield from self._page(identity, list(versions))
@@ -186,15 +188,15 @@ class Stage:
             blocks = self._children(identity, ())
         except IncompletePage as found:
             incomplete, blocks = found, []
-        for _, edited, body, origin in versions:
+        for _, _, body, origin in versions:
             page = orjson.loads(body)
             payload = {"page": page, "blocks": blocks}
             # That a page is gone is known whatever is missing of it.
-            if incomplete and not _is_trashed(page):
+            if incomplete and not is_trashed(page):
                 reason, detail, raw = incomplete.reason, incomplete.detail, orjson.dumps(payload)
                 yield Reject(reason, detail, raw, origin, "pages", identity)
             else:
-                yield self._observation(identity, edited, payload, is_deleted=_is_trashed(page))
+                yield observation(page, payload, self.observed_at)
 
     def _children(self, parent: str, above: tuple[str, ...]) -> list[Json]:
         """The blocks below a page or block, each with its own `children`.
@@ -232,53 +234,15 @@ class Stage:
             detail = f"blocks below {parent}, of which there is no page"
             yield Reject("missing_page", detail, raw, "", "pages", parent)
 
-    def _observation(
-        self, identity: str, edited: str, payload: Json, *, is_deleted: bool = False
-    ) -> Observation:
-        return Observation(
-            external_id=identity,
-            payload=payload,
-            observed_at=self.observed_at,
-            source_updated_at=datetime.fromisoformat(edited) if edited else None,
-            is_deleted=is_deleted or _is_trashed(payload),
-        )
-
 
 def _rejected(record: Record) -> Reject | None:
     """Why a record cannot be used, if it cannot."""
-    value = record.value
-    if not isinstance(value, dict):
-        return record.reject("wrong_type", f"an object is expected, not {type(value).__name__}")
-    kind, identity = value.get("object"), value.get("id")
-    if kind != "block" and kind not in TABLES:
-        return record.reject("wrong_type", f"{kind!r} is no kind of object that is landed")
-    table = TABLES[kind].name if kind in TABLES else "pages"
-    if not identity:
-        return record.reject("missing_id", f"a {kind} without an id", resource=table)
-    if not isinstance(identity, str):
-        return record.reject("wrong_type", f"the id is {identity!r}, not text", resource=table)
-    if problem := _wrong_type(value):
-        return record.reject("wrong_type", problem, resource=table, external_id=identity)
-    return None
-
-
-def _wrong_type(value: Json) -> str | None:
-    edited = value.get("last_edited_time")
-    if edited is not None:
-        try:
-            datetime.fromisoformat(edited)
-        except (TypeError, ValueError):
-            return f"last_edited_time is {edited!r}, not a time"
-    if value["object"] == "page" and not isinstance(value.get("properties"), dict | None):
-        return "properties is not an object"
-    if value["object"] != "block":
+    problem = problem_of(record.value)
+    if problem is None:
         return None
-    parent = value.get("parent")
-    if not isinstance(parent, dict) or not isinstance(parent.get(parent.get("type")), str):
-        return "a block that names no parent"
-    if not isinstance(value.get("type"), str):
-        return "a block without a type"
-    return None
+    return record.reject(
+        problem.reason, problem.detail, resource=problem.table, external_id=problem.external_id
+    )
 
 
 def _in_list_order(children: list[_Child]) -> list[_Child]:
@@ -295,7 +259,3 @@ def _in_list_order(children: list[_Child]) -> list[_Child]:
             ordered += answers.pop(answer)
             answer = following.get(answer)
     return ordered
-
-
-def _is_trashed(value: Json) -> bool:
-    return any(value.get(name) is True for name in TRASHED)
