@@ -11,7 +11,7 @@ from threading import Lock
 from typing import Any
 from urllib.parse import quote
 
-from dlt_sources.api import Api
+from dlt_sources.api import Api, Patience
 from loreline.errors import LorelineError
 from loreline.settings import Settings
 
@@ -33,7 +33,9 @@ class MalformedAnswerError(LorelineError):
 class NotionApi(Api):
     """A client of one workspace."""
 
-    def __init__(self, settings: Settings, told: Callable[[str], None]) -> None:
+    def __init__(
+        self, settings: Settings, told: Callable[[str], None], patience: Patience | None = None
+    ) -> None:
         super().__init__(
             "Notion",
             settings.notion_url,
@@ -44,6 +46,7 @@ class NotionApi(Api):
             rate=rate_of(settings),
             at_once=PAGES_AT_ONCE,
             credential="LORELINE_NOTION_TOKEN",
+            patience=patience,
             told=told,
         )
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import orjson
 
-from dlt_sources.api import ApiError, NotFoundError
+from dlt_sources.api import ApiError, NotFoundError, Patience
 from dlt_sources.json_files import BadRecord
 from dlt_sources.landed_versions import registered
 from dlt_sources.landing import Landing
@@ -60,14 +60,16 @@ class Notion:
 
     Args:
         settings: address, token, version and rate.
+        patience: how long to wait for it.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, patience: Patience | None = None) -> None:
         self._settings = settings
+        self._patience = patience
 
     def fetch(self, run: Run) -> Iterator[Batch]:
         """Pages, data sources and comments that are new; all, with users, where the run sweeps."""
-        with NotionApi(self._settings, run.progress) as api:
+        with self._api(run) as api:
             walk = _Walk(run, api)
             is_first = run.cursors.get(LISTED_AT) is None
             yield from walk.stamped(walk.sweep() if run.sweeps or is_first else walk.recent())
@@ -80,7 +82,7 @@ class Notion:
             names: `page:<id>`, `data_source:<id>`, `database:<id>`, `user:<id>`, or
                 `comment:<page id>:<block id or nothing>`.
         """
-        with NotionApi(self._settings, run.progress) as api:
+        with self._api(run) as api:
             walk = _Walk(run, api)
             yield from walk.stamped(walk.named(names))
 
@@ -88,18 +90,15 @@ class Notion:
         """How many pages would be read, as far as the first answers tell."""
         rate = rate_of(self._settings)
         listed_at = run.cursors.time(LISTED_AT)
-        with NotionApi(self._settings, run.progress) as api:
+        with self._api(run) as api:
             walk = _Walk(run, api)
-            answers = 0
             if listed_at is not None and not run.sweeps:
-                for answers, _ in enumerate(walk.list_recent(listed_at - OVERLAP), start=1):
-                    pass
+                answers = sum(1 for _ in walk.list_recent(listed_at - OVERLAP))
                 pages = len({*walk.pages.changed(), *run.cursors.named(AGAIN)})
                 requests = answers + REQUESTS_PER_PAGE * pages
                 return Plan("pages edited since the last time", requests, rate, pages)
             listing = walk.list_all()
-            for answers, _ in enumerate(islice(listing, PLANNED_ANSWERS), start=1):
-                pass
+            answers = sum(1 for _ in islice(listing, PLANNED_ANSWERS))
             is_whole = next(listing, None) is None
             landed = walk.count_landed()
             new = sum(1 for _ in walk.pages.changed())
@@ -111,6 +110,9 @@ class Notion:
                 what = f"everything is listed; at least {new:,} pages are read"
                 requests += landed // PAGE_SIZE
             return Plan(what, requests, rate, new)
+
+    def _api(self, run: Run) -> NotionApi:
+        return NotionApi(self._settings, run.progress, self._patience)
 
 
 @dataclass
@@ -187,6 +189,7 @@ class _Walk:
         yield from self._absent("database", self.databases)
         self._check_rails(PAGES, self.pages)
         yield from self._read(self.pages.absent())
+        yield from self._read_met()
         yield from self._comments_of_unchanged()
 
     def named(self, names: Sequence[str]) -> Iterator[Batch]:
@@ -263,6 +266,10 @@ class _Walk:
         yield from self._read(
             chain(first, (each for each in self.pages.changed() if each not in first))
         )
+        yield from self._read_met()
+
+    def _read_met(self) -> Iterator[Batch]:
+        """Read what was met in blocks, and is neither shown nor landed."""
         while self.met_pages or self.met_databases:
             databases = self.databases.unknown(self.met_databases)
             self.met_databases.clear()
@@ -323,8 +330,8 @@ class _Walk:
 
     def _comments(self, places: Iterable[tuple[str, Sequence[str]]]) -> Iterator[Batch]:
         """List the comments of pages and blocks, without reading the pages."""
-        for page_id, comments in self.api.map(self._list_comments, places):
-            yield Batch(list(self._commented(page_id, comments, self.clock.now())))
+        for page_id, comments, observed_at in self.api.map(self._list_comments, places):
+            yield Batch(list(self._commented(page_id, comments, observed_at)))
 
     def _list_comments(self, asked: tuple[str, Sequence[str]]) -> tuple[str, dict[str, list[Any]]]:
         page_id, places = asked
@@ -337,17 +344,17 @@ class _Walk:
                 listed = None if place == page_id else []
             if listed is not None:
                 found[place] = listed
-        return page_id, found
+        return page_id, found, self.clock.now()
 
     def _comments_of_unchanged(self) -> Iterator[Batch]:
         """Comments of the pages that need not be read: a comment is no edit of its page."""
         done = self.run.cursors.get(COMMENTS_UNTIL, "")
         ids = self.pages.unchanged(done)
         asked = ((each, [each, *self.comments.places(each)]) for each in ids)
-        for page_id, comments in self.api.map(self._list_comments, asked):
+        for page_id, comments, observed_at in self.api.map(self._list_comments, asked):
             if self.reader.is_refused_comments:
                 break
-            seen = self._commented(page_id, comments, self.clock.now())
+            seen = self._commented(page_id, comments, observed_at)
             yield Batch(list(seen), {COMMENTS_UNTIL: page_id})
         yield Batch([], {COMMENTS_UNTIL: None})
 
