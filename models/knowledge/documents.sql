@@ -6,29 +6,113 @@
     unique_key="document_version_id",
 ) }}
 
-with candidates as (
+with changed_comments as (
 
     select
-        'notion' as source,
-        page_id as external_id,
+        page_id,
+        _batch
+    from {{ ref("notion_comments") }}
+    where {{ newer_than_watermark(ref("notion_comments")) }}
+
+),
+
+new_pages as (
+
+    select
+        *,
+        row_number() over (
+            partition by page_id
+            order by
+                raw_batch desc nulls last,
+                observed_at desc nulls last,
+                source_updated_at desc nulls last,
+                landed_at desc nulls last
+        ) as recency
+    from {{ ref("stg_notion__pages") }}
+    where {{ newer_than_watermark(ref("stg_notion__pages")) }}
+
+),
+
+-- Pages of which nothing but the comments changed.
+commented_pages as (
+
+    select
+        pages.*,
+        changed_comments._batch as commented_batch,
+        row_number() over (
+            partition by pages.page_id
+            order by
+                pages.raw_batch desc nulls last,
+                pages.observed_at desc nulls last,
+                pages.source_updated_at desc nulls last,
+                pages.landed_at desc nulls last
+        ) as recency
+    from {{ ref("stg_notion__pages") }} as pages
+    inner join changed_comments on pages.page_id = changed_comments.page_id
+    where pages.page_id not in (select new_pages.page_id from new_pages)
+
+),
+
+notion_pages as (
+
+    {% for pages, arrival, condition in [
+        ("new_pages", "raw_batch", "true"),
+        ("commented_pages", "commented_batch", "recency = 1"),
+    ] %}
+    {{ "union all" if not loop.first }}
+
+    select
+        page_id,
         title,
         body,
         url,
         author_id,
-        cast(null as string) as container,
-        parent_id as parent_external_id,
+        parent_id,
         created_at,
         source_updated_at,
         observed_at,
         is_deleted,
+        raw_dlt_id,
+        {{ arrival }} as arrival,
+        landed_at,
+        recency
+    from {{ pages }}
+    where {{ condition }}
+
+    {% endfor %}
+),
+
+candidates as (
+
+    select
+        'notion' as source,
+        pages.page_id as external_id,
+        pages.title,
+        case
+            when coalesce(said.comments, '') = '' then pages.body
+            else
+                coalesce(nullif(pages.body, '') || chr(10) || chr(10), '')
+                || '# Comments' || chr(10) || chr(10) || said.comments
+        end as body,
+        pages.url,
+        pages.author_id,
+        cast(null as string) as container,
+        pages.parent_id as parent_external_id,
+        pages.created_at,
+        greatest(pages.source_updated_at, said.source_updated_at) as source_updated_at,
+        greatest(pages.observed_at, said.observed_at) as observed_at,
+        pages.is_deleted,
         'public' as visibility,
         {{ list_of(["'public'"]) }} as allowed_principals,
         'raw_notion.pages' as raw_table,
-        raw_dlt_id,
-        raw_batch as arrival,
-        landed_at
-    from {{ ref("stg_notion__pages") }}
-    where {{ newer_than_watermark(ref("stg_notion__pages")) }}
+        pages.raw_dlt_id,
+        pages.arrival,
+        pages.landed_at
+    from notion_pages as pages
+    -- What is said now is said of the newest version.
+    left join {{ ref("notion_comments") }} as said
+        on pages.page_id = said.page_id
+        and pages.recency = 1
 
     union all
 

@@ -362,7 +362,7 @@ class Workspace:
                 return self._list(self._search(), content, "page_or_data_source")
             case "GET", "v1", "users":
                 self._require("users")
-                return self._list([(e["id"], e) for e in self.users.values()], content, "user")
+                return self._list(list(self.users.items()), content, "user")
             case "GET", "v1", "users", identity:
                 self._require("users")
                 return self._one(self.users.get(identity), "user", identity)

@@ -42,6 +42,7 @@ IN_PYTHON = {
         "blocks",
         "markdown",
     },
+    "raw_notion.comments": {"rich_text"},
     "raw_slack.messages": {"text", "blocks", "attachments", "files"},
     "raw_gateway.events": {
         f"data.{name}"
@@ -63,6 +64,7 @@ IN_READERS = {
         "page.parent.type",  # which of the ids is there
     },
     "raw_notion.users": {"object", "id"},
+    "raw_notion.comments": {"object", "id", "last_edited_time"},
     "raw_gateway.events": {"specversion"},
     "raw_evaluation.items": {"is_deleted"},
     "raw_review.labels": {"label_id"},
