@@ -359,7 +359,7 @@ class Workspace:
         content = asked.query if asked.method == "GET" else asked.body or {}
         match asked.method, version, *parts:
             case "POST", "v1", "search":
-                return self._list(self._search(), content, "page_or_data_source")
+                return self._list(self._search(), content, "page_or_data_source", self._entry)
             case "GET", "v1", "users":
                 self._require("users")
                 return self._list(list(self.users.items()), content, "user")
@@ -375,7 +375,8 @@ class Workspace:
                 known = self.sources.get(identity) if self.is_visible(identity) else None
                 return self._one(known and self._source(known), "data_source", identity)
             case "POST", "v1", "data_sources", identity, "query":
-                return self._list(self._rows(identity), content, "page_or_data_source")
+                rows = self._rows(identity)
+                return self._list(rows, content, "page_or_data_source", self._page)
             case "GET", "v1", "databases", identity:
                 known = next((s for s in self.sources.values() if s.database_id == identity), None)
                 if known and not self.is_visible(known.id):
@@ -397,7 +398,13 @@ class Workspace:
             raise Refusal(404, "object_not_found", f"Could not find {kind} with ID: {identity}.")
         return Answer({**value, "request_id": str(uuid.uuid4())})
 
-    def _list(self, entries: list[tuple[str, Any]], content: Json, kind: str) -> Answer:
+    def _list(
+        self,
+        entries: list[tuple[str, Any]],
+        content: Json,
+        kind: str,
+        told: Callable[[Any], Json] = lambda value: value,
+    ) -> Answer:
         """A part of a list, whose entries come with what a cursor to them says."""
         size = min(PAGE_SIZE, int(content.get("page_size", PAGE_SIZE)))
         start = 0
@@ -411,7 +418,7 @@ class Workspace:
         shown, rest = entries[start : start + size], entries[start + size :]
         answer = {
             "object": "list",
-            "results": [value for _, value in shown],
+            "results": [told(value) for _, value in shown],
             "next_cursor": rest[0][0] if rest else None,
             "has_more": bool(rest),
             "type": kind,
@@ -420,19 +427,23 @@ class Workspace:
         }
         return Answer(answer)
 
-    def _search(self) -> list[tuple[str, Json]]:
+    def _search(self) -> list[tuple[str, Any]]:
         """What search knows, newest first; an edit moves to the top while it is listed."""
         self._update_index()
-        found = []
-        for identity, edited in self._index.items():
-            if identity in self.missed or not self.is_there(identity):
-                continue
-            known = self.pages.get(identity)
-            value = self._page(known) if known else self._source(self.sources[identity])
-            value = {**value, "last_edited_time": moment(edited)}
-            backwards = 10**12 - int(edited.timestamp())
-            found.append((f"{backwards:013d}{identity}", value))
-        return [*((f"0{n}", e) for n, e in enumerate(self.broken_entries)), *sorted(found)]
+        found = [
+            (f"{10**12 - int(edited.timestamp()):013d}{identity}", identity)
+            for identity, edited in self._index.items()
+            if identity not in self.missed and self.is_there(identity)
+        ]
+        return [*((f"0{n}", [e]) for n, e in enumerate(self.broken_entries)), *sorted(found)]
+
+    def _entry(self, identity: Any) -> Any:
+        """What search tells of an object: it as it is, with the time that search knows."""
+        if not isinstance(identity, str):
+            return identity[0]
+        known = self.pages.get(identity)
+        value = self._page(known) if known else self._source(self.sources[identity])
+        return {**value, "last_edited_time": moment(self._index[identity])}
 
     def _update_index(self) -> None:
         waiting = []
@@ -446,11 +457,11 @@ class Workspace:
         for identity in [e for e in self._index if e not in self.pages and e not in self.sources]:
             del self._index[identity]
 
-    def _rows(self, source: str) -> list[tuple[str, Json]]:
+    def _rows(self, source: str) -> list[tuple[str, Page]]:
         if not self.is_visible(source):
             raise Refusal(404, "object_not_found")
         return [
-            (page.id, self._page(page))
+            (page.id, page)
             for page in sorted(self.pages.values(), key=lambda page: page.id)
             if page.parent.get("data_source_id") == source and self.is_there(page.id)
         ]
