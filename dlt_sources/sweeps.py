@@ -7,9 +7,11 @@ spills to disk, so that memory does not grow with the source.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+
+import pyarrow as pa
 
 from dlt_sources.landed_versions import registered
 from dlt_sources.landing import Landing
@@ -99,15 +101,14 @@ class Sweep:
             """  # noqa: S608
         )
 
-    def unchanged(self, after: str = "") -> Iterator[str]:
-        """Ids that were shown and are landed as of that time; in their order, from one on."""
+    def unchanged(self) -> Iterator[str]:
+        """Ids that were shown, and are landed as of that time."""
         yield from self._ids(
             f"""
             select shown.external_id
             from (
                 select external_id, max(updated_at) as updated_at
                 from {self._shown}
-                where external_id > $after
                 group by external_id
             ) as shown
             inner join ({self._landing.latest(self._resource)}) as latest
@@ -115,21 +116,27 @@ class Sweep:
             where not latest.is_deleted
                 and shown.updated_at is not distinct from latest.source_updated_at
             order by shown.external_id
-            """,  # noqa: S608
-            {"after": after},
+            """  # noqa: S608
         )
 
     def unknown(self, ids: Iterable[str]) -> list[str]:
         """Which of some ids were not shown, and are not landed or landed as deleted."""
-        with registered(self._landing.duckdb, "met", external_id=list(ids)):
-            rows = self._landing.duckdb.execute(
+        connection = self._landing.duckdb
+        with registered(connection, "met", external_id=pa.array(ids, pa.string())):
+            rows = connection.execute(
+                f"""
+                select distinct external_id
+                from met
+                where external_id not in (select shown.external_id from {self._shown} as shown)
+                """  # noqa: S608
+            ).fetchall()
+        if not rows:
+            return []
+        with registered(connection, "met", external_id=[row[0] for row in rows]):
+            rows = connection.execute(
                 f"""
                 select met.external_id
-                from (
-                    select distinct external_id
-                    from met
-                    where external_id not in (select shown.external_id from {self._shown} as shown)
-                ) as met
+                from met
                 left join (
                     select external_id, is_deleted
                     from ({self._landing.latest(self._resource)}) as latest
@@ -176,9 +183,9 @@ class Sweep:
             order by external_id
         """  # noqa: S608
 
-    def _ids(self, query: str, values: Mapping[str, str] | None = None) -> Iterator[str]:
+    def _ids(self, query: str) -> Iterator[str]:
         # A cursor of its own: the connection goes on to be used while ids are read.
         with self._landing.duckdb.cursor() as cursor:
-            cursor.execute(query, values or {})
+            cursor.execute(query)
             while rows := cursor.fetchmany(IDS_PER_FETCH):
                 yield from (row[0] for row in rows)

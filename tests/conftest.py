@@ -89,7 +89,7 @@ def settings(
         monkeypatch.setenv(name, value)
     postgres.upgrade(own)
     yield own
-    _drop_namespaces(own)
+    drop_namespaces(own)
 
 
 @pytest.fixture(scope="session")
@@ -133,7 +133,8 @@ def _is_at(file: IO[str], path: Path) -> bool:
         return False
 
 
-def _drop_namespaces(settings: Settings) -> None:
+def drop_namespaces(settings: Settings) -> None:
+    """Remove what tests have made below a prefix, in the lake and in Postgres."""
     # Whoever attaches Postgres or lists the lake reads the names of everything that is there.
     from psycopg import sql
 

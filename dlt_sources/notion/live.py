@@ -47,8 +47,9 @@ SETTLED = timedelta(minutes=2)
 # Cursors.
 LISTED_AT = "listed_at"
 OBSERVED_UNTIL = "observed_until"
-COMMENTS_UNTIL = "comments_until"
 AGAIN = "again:"
+MET_PAGE = "met:page:"
+MET_DATABASE = "met:database:"
 # Answers that a plan looks at.
 PLANNED_ANSWERS = 5
 # Of each page: itself, its first blocks, its comments.
@@ -147,9 +148,9 @@ class _Walk:
         self.shown_sources: dict[str, str | None] = {}
         self.comments = _LandedComments(run.landing)
         self.began: datetime | None = None
-        # Ids met in blocks.
-        self.met_pages: set[str] = set()
-        self.met_databases: set[str] = set()
+        # Ids met in blocks, also by a run that was interrupted before it read them.
+        self.met_pages = set(run.cursors.named(MET_PAGE))
+        self.met_databases = set(run.cursors.named(MET_DATABASE))
         self.met_originals: set[str] = set()
 
     def stamped(self, batches: Iterable[Batch]) -> Iterator[Batch]:
@@ -179,7 +180,8 @@ class _Walk:
         yield from self.list_all()
         self.run.progress(f"notion: {self.api.requests} requests, all is listed")
         yield from self._objects("data_source", self.sources.changed())
-        yield from self._databases(set(filter(None, self.shown_sources.values())))
+        databases = {*filter(None, self.shown_sources.values()), *self._landed(DATABASES)}
+        yield from self._databases(databases, deletes=False)
         yield from self._rows(list(self.shown_sources))
         # An edit of a synced block is none of the pages that show a copy of it.
         yield from self._read_changed(self._copies())
@@ -230,6 +232,12 @@ class _Walk:
         found = self.run.landing.duckdb.execute(query).fetchone()
         return found[0] if found else 0
 
+    def _landed(self, resource: Resource) -> list[str]:
+        """Ids that are landed, not as deleted."""
+        latest = self.run.landing.latest(resource)
+        query = f"select external_id from ({latest}) where not is_deleted"  # noqa: S608
+        return [row[0] for row in self.run.landing.duckdb.execute(query).fetchall()]
+
     def _show(self, answer: list[Any], since: datetime | None = None) -> Batch:
         """Note the pages and data sources of an answer; those before a time are left out."""
         self.began = self.began or self.clock.told()
@@ -271,15 +279,14 @@ class _Walk:
     def _read_met(self) -> Iterator[Batch]:
         """Read what was met in blocks, and is neither shown nor landed."""
         while self.met_pages or self.met_databases:
-            databases = self.databases.unknown(self.met_databases)
-            self.met_databases.clear()
+            databases, self.met_databases = self.met_databases, set()
             known = set(self.shown_sources)
-            yield from self._databases(databases)
-            fresh = [each for each in self.shown_sources if each not in known]
-            yield from self._rows(fresh, meets=True)
-            pages = self.pages.unknown(self.met_pages)
-            self.met_pages.clear()
-            yield from self._read(pages)
+            yield from self._databases(self.databases.unknown(databases))
+            yield from self._rows([e for e in self.shown_sources if e not in known], meets=True)
+            pages, self.met_pages = self.met_pages, set()
+            yield from self._read(self.pages.unknown(pages))
+            done = [*(MET_PAGE + each for each in pages), *(MET_DATABASE + e for e in databases)]
+            yield Batch([], dict.fromkeys(done))
 
     def _read(self, page_ids: Iterable[str]) -> Iterator[Batch]:
         """Read pages, several at once."""
@@ -289,7 +296,7 @@ class _Walk:
 
     def _page(self, read: PageRead) -> Batch:
         """What to land of a page that was read."""
-        cursors: dict[str, str | None] = {}
+        cursors: dict[str, Any] = {}
         again = f"{AGAIN}{read.page_id}"
         if self.run.cursors.get(again):
             cursors[again] = None
@@ -300,9 +307,8 @@ class _Walk:
         skipped = self.run.landing.summary.passed_over
         skipped["blocks that the API does not show"] += read.tree.unsupported
         skipped["copies of synced blocks that are not shared"] += read.tree.unshared
-        self.met_databases.update(read.tree.databases)
-        self.met_pages.update(read.tree.pages)
         self.met_originals.update(read.tree.originals)
+        cursors |= self._met(read)
         if isinstance(read.seen, Observation):
             edited = read.seen.source_updated_at
             if edited and read.asked_at < edited + SETTLED:
@@ -312,6 +318,16 @@ class _Walk:
             self.pages.show([(read.page_id, None)])
         seen = self._commented(read.page_id, read.comments, read.observed_at)
         return Batch([(PAGES, read.seen), *seen], cursors)
+
+    def _met(self, read: PageRead) -> dict[str, bool]:
+        """Note what is found in a page; with the page, lest it be lost where the run ends there."""
+        pages = self.pages.unknown(read.tree.pages)
+        databases = self.databases.unknown(read.tree.databases)
+        self.met_pages.update(pages)
+        self.met_databases.update(databases)
+        return dict.fromkeys(
+            [*(MET_PAGE + each for each in pages), *(MET_DATABASE + e for e in databases)], True
+        )
 
     def _commented(
         self, page_id: str, comments: dict[str, list[Any]], observed_at: datetime
@@ -348,22 +364,25 @@ class _Walk:
 
     def _comments_of_unchanged(self) -> Iterator[Batch]:
         """Comments of the pages that need not be read: a comment is no edit of its page."""
-        done = self.run.cursors.get(COMMENTS_UNTIL, "")
-        ids = self.pages.unchanged(done)
+        ids = self.pages.unchanged()
         asked = ((each, [each, *self.comments.places(each)]) for each in ids)
-        for page_id, comments, observed_at in self.api.map(self._list_comments, asked):
+        for batch in self._comments(asked):
             if self.reader.is_refused_comments:
-                break
-            seen = self._commented(page_id, comments, observed_at)
-            yield Batch(list(seen), {COMMENTS_UNTIL: page_id})
-        yield Batch([], {COMMENTS_UNTIL: None})
+                return
+            yield batch
 
-    def _databases(self, identities: Iterable[str]) -> Iterator[Batch]:
-        """Databases, and the data sources in them that search has not shown."""
+    def _databases(self, identities: Iterable[str], *, deletes: bool = True) -> Iterator[Batch]:
+        """Databases, and the data sources in them that search has not shown.
+
+        Args:
+            identities: which.
+            deletes: whether those that are gone are deleted at once.
+        """
         missed = []
         for asked in self.api.map(self._ask("database"), identities):
-            yield Batch(self._object(DATABASES, asked))
-            if not _has_id(asked.value):
+            if deletes or not asked.is_gone:
+                yield Batch(self._object(DATABASES, asked))
+            if asked.is_gone or not _has_id(asked.value):
                 continue
             self.databases.show([(asked.identity, edited_of(asked.value))])
             inside = asked.value.get("data_sources")
@@ -374,7 +393,8 @@ class _Walk:
         for asked in self.api.map(self._ask("data_source"), missed):
             if asked.is_gone:
                 del self.shown_sources[asked.identity]
-            elif _has_id(asked.value):
+                continue
+            if _has_id(asked.value):
                 self.sources.show([(asked.identity, edited_of(asked.value))])
             yield Batch(self._object(DATA_SOURCES, asked))
 
@@ -387,7 +407,7 @@ class _Walk:
         """
         for rows in self.api.map(self._list_rows, data_source_ids):
             if meets:
-                self.met_pages.update(each["id"] for each in rows if _has_id(each))
+                self.met_pages.update(e["id"] for e in rows if _has_id(e))
             else:
                 yield self._show(rows)
 

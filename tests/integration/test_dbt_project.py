@@ -132,6 +132,12 @@ def page(text: str) -> dict[str, Any]:
     }
 
 
+def comment(page_id: str, text: str) -> dict[str, Any]:
+    """A Notion comment, as landed."""
+    rich_text = [{"type": "text", "plain_text": text}]
+    return {"parent": {"type": "page_id", "page_id": page_id}, "rich_text": rich_text}
+
+
 def message(text: str, **others: str) -> dict[str, Any]:
     """A Slack message, as landed."""
     return {"text": text, "user": "U1", **others}
@@ -201,6 +207,7 @@ class TestGoingOn:
         later = STARTED + timedelta(days=1)
         reply = message("Restarted", thread_ts="1790848860.000001")
         project.land("notion.pages", later, p1=page("B"))
+        project.land("notion.comments", later, c1=comment("p2", "Why?"))
         project.land("slack.messages", later, C1__1790935200_000001=reply)
         project.dbt(*build)
         # The link is older than the thread.
@@ -208,6 +215,7 @@ class TestGoingOn:
 
         later += timedelta(days=1)
         project.land("notion.pages", later, p1=page("A"))
+        project.land("notion.comments", later, c1=Deleted(comment("p2", "Why?")))
         project.land(
             "slack.messages", later, C1__1790848800_000001=Deleted(message("Till is down"))
         )
@@ -222,6 +230,8 @@ class TestGoingOn:
             ("notion:p1", 2, "B", False),
             ("notion:p1", 3, "A", False),
             ("notion:p2", 1, kept, False),
+            ("notion:p2", 2, f"{kept}\n\n# Comments\n\n**somebody:**\n\nWhy?", False),
+            ("notion:p2", 3, kept, False),
             ("slack:C1:1790848800.000001", 1, "**ana:** Till is down\n\n**ana:** Looking", False),
             ("slack:C1:1790848800.000001", 2, "**ana:** Till is down", False),
             ("slack:C1:1790848800.000001", 3, "", True),
@@ -230,7 +240,7 @@ class TestGoingOn:
         current = project.query(
             "select external_id, version_number from {lake}knowledge.documents_current order by all"
         )
-        assert [number for _, number in current] == [3, 1, 3, 1]
+        assert [number for _, number in current] == [3, 3, 3, 1]
 
         commits = "select count(*) from {pg}operations.commits"
         before = project.query(commits)
@@ -517,6 +527,7 @@ def build_a_little(project: Project) -> None:
     project.land("notion.users", STARTED, u1={"name": "Ana", "type": "person"})
     project.land("notion.pages", STARTED, p1=page("A"), p2=page("B"), p3=page("C"))
     project.land("notion.pages", STARTED + timedelta(days=1), p3=Deleted(page("C")))
+    project.land("notion.comments", STARTED, c1=comment("p2", "Why?"))
     project.land("google_docs.documents", STARTED, d1={"documentId": "d1", "title": "Plan"})
     shared = [{"type": "user", "emailAddress": "ana@example.com", "displayName": "Ana"}]
     project.land("google_docs.files", STARTED, d1={"name": "Plan", "permissions": shared})
@@ -607,6 +618,7 @@ ITEM = {"evaluation_set": "s", "item_id": "1", "texts": ["Where does the till st
 BREACHES = [
     again("raw_notion.pages", "'lost' as _dlt_id"),
     again("raw_notion.users", "'lost' as _dlt_id"),
+    again("raw_notion.comments", "'lost' as _dlt_id"),
     again("raw_google_docs.documents", "'lost' as _dlt_id"),
     again("raw_google_docs.files", "'lost' as _dlt_id"),
     again("raw_slack.channels", "'lost' as _dlt_id"),
@@ -622,6 +634,7 @@ BREACHES = [
     again("raw_judge.judgements", "'lost' as _dlt_id"),
     again("staging.stg_notion__pages", "null as page_id"),
     again("staging.stg_notion__users"),
+    again("staging.stg_notion__comments"),
     again("staging.stg_google_docs__documents"),
     again("staging.stg_google_docs__files"),
     again("staging.stg_google_docs__accounts"),
@@ -697,6 +710,7 @@ BREACHES = [
     again("knowledge.slack_message_places"),
     again("knowledge.linear_issues"),
     again("knowledge.linear_identifiers"),
+    again("knowledge.notion_comments"),
     again("knowledge.log_windows"),
     again("knowledge.log_unread_lines"),
     again("knowledge.log_templates"),
