@@ -168,8 +168,9 @@ class _Walk:
         listed_at = self.run.cursors.time(LISTED_AT)
         assert listed_at is not None
         yield from self.list_recent(listed_at - OVERLAP)
-        yield from self._objects("data_source", self.sources.changed())
-        yield from self._databases(filter(None, self.shown_sources.values()))
+        changed = list(self.sources.changed())
+        yield from self._objects("data_source", changed)
+        yield from self._databases({*filter(None, map(self.shown_sources.get, changed))})
         yield from self._read_changed()
         if self.met_originals:
             yield from self._read(self._copies(self.met_originals))
@@ -179,7 +180,8 @@ class _Walk:
         """All that there is, then what is not there any more."""
         yield from self.list_all()
         self.run.progress(f"notion: {self.api.requests} requests, all is listed")
-        yield from self._objects("data_source", self.sources.changed())
+        # Their times are rounded too, and they are few.
+        yield from self._objects("data_source", list(self.shown_sources))
         databases = {*filter(None, self.shown_sources.values()), *self._landed(DATABASES)}
         yield from self._databases(databases, deletes=False)
         yield from self._rows(list(self.shown_sources))
