@@ -28,7 +28,7 @@ from dlt_sources.notion.live import Notion
 from loreline import postgres, stack
 from loreline.settings import Settings
 from tests.simulators.api import Answer, Asked, Service, serving
-from tests.simulators.notion import Workspace
+from tests.simulators.notion import TOKEN, Workspace
 
 # Beside the service's own paths: how many requests it has answered, and how many it has refused.
 COUNTS = "/counts"
@@ -55,9 +55,7 @@ def notion_workspace(objects: int) -> Service:
 
 def notion(settings: Settings, url: str, rate: float) -> LiveSource:
     """Notion, at the simulator."""
-    own = dataclasses.replace(
-        settings, notion_url=url, notion_token="benchmark", notion_rate=f"{rate:g}"
-    )
+    own = dataclasses.replace(settings, notion_url=url, notion_token=TOKEN, notion_rate=f"{rate:g}")
     return Notion(own)
 
 

@@ -30,7 +30,7 @@ from loreline.lake.catalog import find_table, load_catalog
 from loreline.settings import Settings
 from tests.conftest import drop_namespaces
 from tests.simulators.api import FAULTS, Server, serving
-from tests.simulators.notion import Workspace
+from tests.simulators.notion import TOKEN, Workspace
 
 QUICK = Patience(timeout=1, total=10, first_wait=0.01, longest_wait=0.05)
 RESOURCES = {resource.name: resource for resource in TABLES.values()}
@@ -88,7 +88,7 @@ def source_of(settings: Settings, workspace: Workspace | None = None) -> Iterato
     workspace = workspace or Workspace()
     with serving(workspace, hang=0.05, retry_after=0.01) as server:
         own = dataclasses.replace(
-            settings, notion_url=server.url, notion_token="secret", notion_rate="0"
+            settings, notion_url=server.url, notion_token=TOKEN, notion_rate="0"
         )
         yield Source(own, workspace, server)
 

@@ -18,6 +18,7 @@ from tests.simulators.api import Answer, Asked
 Json = dict[str, Any]
 
 START = datetime(2026, 7, 4, 9, 0, 30, tzinfo=UTC)
+TOKEN = "ntn_of_the_simulator"
 PAGE_SIZE = 100
 # Of a property, in a page object.
 MAX_ITEMS = 25
@@ -346,6 +347,8 @@ class Workspace:
         if happens := self.during.pop(self._answered, None):
             happens()
         try:
+            if asked.headers.get("authorization") != f"Bearer {TOKEN}":
+                raise Refusal(401, "unauthorized", "API token is invalid.")
             if not asked.headers.get("notion-version"):
                 raise Refusal(400, "missing_version")
             answer = self._route(asked)

@@ -23,7 +23,7 @@ from dlt_sources.quarantine import Reject
 from dlt_sources.slices import Observation
 from loreline.settings import Settings
 from tests.simulators.api import FAULTS, Answer, Asked, Server, serving
-from tests.simulators.notion import START, Workspace, rich_text
+from tests.simulators.notion import START, TOKEN, Workspace, rich_text
 
 QUICK = Patience(timeout=1, total=10, first_wait=0.01, longest_wait=0.05)
 
@@ -46,7 +46,7 @@ def api(server: Server) -> Iterator[NotionApi]:
 
 
 def client(server: Server) -> NotionApi:
-    settings = replace(Settings(), notion_url=server.url, notion_token="secret", notion_rate="0")
+    settings = replace(Settings(), notion_url=server.url, notion_token=TOKEN, notion_rate="0")
     return NotionApi(settings, lambda line: None, QUICK)
 
 
