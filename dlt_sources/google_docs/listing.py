@@ -166,7 +166,7 @@ class Listing:
         self._documents = Sweep(run.landing, DOCUMENTS)
         self.count = 0
         self._landing.duckdb.execute(
-            f"create or replace table {LISTED} (external_id varchar, file varchar, at bigint)"
+            f"create or replace table {LISTED} (external_id varchar, file varchar, asked_at bigint)"
         )
 
     def add(self, at: datetime, files: Iterable[dict[str, Json]]) -> None:
@@ -181,9 +181,11 @@ class Listing:
             "page",
             id=list(ids),
             file=list(texts),
-            at=[microseconds(at)] * len(ids),
+            asked_at=[microseconds(at)] * len(ids),
         ):
-            self._landing.duckdb.execute(f"insert into {LISTED} select id, file, at from page")  # noqa: S608
+            self._landing.duckdb.execute(
+                f"insert into {LISTED} select id, file, asked_at from page"
+            )  # noqa: S608
         for sweep in (self._files, self._documents):
             sweep.show((identity, None) for identity in ids)
 
@@ -195,12 +197,12 @@ class Listing:
                 f"""
                 select
                     listed.file,
-                    listed.at,
+                    listed.asked_at,
                     files.payload,
                     coalesce(not files.is_deleted, false),
                     coalesce(not documents.is_deleted, false)
                 from (
-                    select external_id, arg_max(file, at) as file, max(at) as at
+                    select external_id, arg_max(file, asked_at) as file, max(asked_at) as asked_at
                     from {LISTED}
                     group by external_id
                 ) as listed
@@ -225,7 +227,7 @@ class Listing:
                     )
 
     def absent_from(self, drive: str) -> Iterator[str]:
-        """Ids of files that are landed as lying in a shared drive, and that the lists do not show."""
+        """Ids of files landed as lying in a shared drive that the lists do not show."""
         text = drive.replace("'", "''")
         yield from self._files.absent(f"json_extract_string(payload, '$.driveId') = '{text}'")
 
