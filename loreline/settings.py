@@ -150,6 +150,13 @@ class Settings:
     google_docs_url: str = _variable(
         "LORELINE_GOOGLE_DOCS_URL", "the API of Google Docs", "https://docs.googleapis.com"
     )
+    google_channel_url: str = _variable(
+        "LORELINE_GOOGLE_CHANNEL_URL",
+        "HTTPS address of `/webhooks/google-drive`: Drive is asked to notify there",
+    )
+    google_channel_token: str = _variable(
+        "LORELINE_GOOGLE_CHANNEL_TOKEN", "token that Drive's channels are made with", secret=True
+    )
     google_rate: str = _variable(
         "LORELINE_GOOGLE_RATE", "requests to Google per second; 0 for as many as it answers", "5"
     )

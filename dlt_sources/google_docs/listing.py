@@ -184,8 +184,8 @@ class Listing:
             asked_at=[microseconds(at)] * len(ids),
         ):
             self._landing.duckdb.execute(
-                f"insert into {LISTED} select id, file, asked_at from page"
-            )  # noqa: S608
+                f"insert into {LISTED} select id, file, asked_at from page"  # noqa: S608
+            )
         for sweep in (self._files, self._documents):
             sweep.show((identity, None) for identity in ids)
 

@@ -17,6 +17,7 @@ from typing import Any
 import orjson
 
 from dlt_sources.api import ApiError, NotFoundError, Patience
+from dlt_sources.google_docs.channels import keep_channels
 from dlt_sources.google_docs.client import (
     DOCUMENT_TYPE,
     DOCUMENTS_AND_FOLDERS,
@@ -63,8 +64,12 @@ class GoogleDocs:
 
     def fetch(self, run: Run) -> Iterator[Batch]:
         """What the logs tell; and all files, at the first time and where the run sweeps."""
+        address, secret = self.settings.google_channel_url, self.settings.google_channel_token
         with self._google(run) as google:
-            yield from _Walk(run, google).batches(sweeps=run.sweeps)
+            walk = _Walk(run, google)
+            yield from walk.batches(sweeps=run.sweeps)
+            if address and secret:
+                yield from keep_channels(run, google, walk.tokens, address, secret)
 
     def fetch_named(self, run: Run, names: Sequence[str]) -> Iterator[Batch]:
         """What the logs tell: all that a notification says is that there is something."""

@@ -6,7 +6,8 @@ import json
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from dlt_sources.google_docs.live import GoogleDocs
 from dlt_sources.google_docs.settings import DOCUMENTS, FILES
 from loreline.errors import LorelineError
 from loreline.settings import PROJECT_ROOT, Settings
-from tests.simulators.api import FAULTS, Server, serving
+from tests.simulators.api import FAULTS, Answer, Server, serving
 from tests.simulators.google_drive import (
     ACCOUNT,
     FOLDER,
@@ -408,7 +409,7 @@ def test_changes_that_are_wrong_are_set_aside(world: World, changes: list[Any]) 
     w.create("Till")
     world.run()
     show = w._changes
-    w._changes = lambda query: type(show(query))(  # type: ignore[method-assign]
+    w._changes = lambda query: Answer(  # type: ignore[method-assign]
         show(query).body | {"changes": changes}
     )
     world.run()
@@ -421,7 +422,7 @@ def test_files_that_are_wrong_are_set_aside(world: World, files: list[Any]) -> N
     w = world.workspace
     w.create("Till")
     show = w._files
-    w._files = lambda query: type(show(query))(  # type: ignore[method-assign]
+    w._files = lambda query: Answer(  # type: ignore[method-assign]
         show(query).body | {"files": [*show(query).body["files"], *files]}
     )
     world.run()
@@ -435,8 +436,7 @@ def test_a_list_that_is_none_ends_the_run_and_deletes_nothing(world: World, body
     w.create("Till")
     world.run()
     before = world.landed
-    show = w._files
-    w._files = lambda query: type(show(query))(body)  # type: ignore[method-assign]
+    w._files = lambda query: Answer(body)  # type: ignore[method-assign]
     with pytest.raises(LorelineError, match="in a way that is not known"):
         world.run(sweep=True)
     assert world.landed == before
@@ -447,8 +447,7 @@ def test_an_incomplete_list_deletes_nothing(world: World) -> None:
     w.create("Till")
     world.run()
     before = world.landed
-    show = w._files
-    w._files = lambda query: type(show(query))(  # type: ignore[method-assign]
+    w._files = lambda query: Answer(  # type: ignore[method-assign]
         {"files": [], "incompleteSearch": True}
     )
     with pytest.raises(LorelineError, match="could not list all"):
@@ -480,6 +479,34 @@ def test_a_notification_is_a_run_of_the_logs(world: World) -> None:
     w.edit(note)
     world.lake.run(world.source, names=["changes"])
     world.check()
+
+
+def test_channels_are_made_and_renewed(world: World) -> None:
+    w = world.workspace
+    drive = w.add_drive()
+    told = {"google_channel_url": "https://lore.example/webhooks/google-drive"}
+    world.source.settings = replace(world.source.settings, google_channel_token="s", **told)
+    for _ in range(2):
+        world.run()
+    assert [(c["driveId"], c["token"], c["type"]) for c in w.channels] == [
+        ("", "s", "web_hook"),
+        (drive, "s", "web_hook"),
+    ]
+    cursors = world.lake.cursors.values
+    week = datetime.now(UTC) + timedelta(days=6)
+    assert datetime.fromisoformat(cursors["channel:"]["expires_at"]) > week
+    cursors["channel:"]["expires_at"] = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
+    w.join(drive, role=None)
+    world.run()
+    assert len({c["id"] for c in w.channels}) == 3
+    assert "channel:" + drive not in cursors
+
+    cursors.pop("channel:")
+    w._watch = lambda asked: Answer({"error": {"code": 401}}, 401)  # type: ignore[method-assign]
+    note = w.create("Till")
+    world.run()
+    assert note in world.landed
+    assert any("no notifications come" in line for line in world.lake.told)
 
 
 def test_a_plan_asks_little_and_lands_nothing(world: World) -> None:
