@@ -285,11 +285,26 @@ def _told(body: Json) -> tuple[str, str]:
     inner = errors[0] if isinstance(errors, list) and errors else body.get("error")
     found = inner if isinstance(inner, dict) else body
     extensions = found.get("extensions")
-    code = found.get("code") or found.get("status") or inner or ""
-    if isinstance(extensions, dict) and extensions.get("code"):
-        code = extensions["code"]
+    codes = [
+        extensions.get("code") if isinstance(extensions, dict) else None,
+        *reasons(body),
+        found.get("code"),
+        found.get("status"),
+        inner,
+    ]
     message = found.get("message")
     return (
-        code if isinstance(code, str) else "",
+        next((code for code in codes if isinstance(code, str) and code), ""),
         message if isinstance(message, str) else "",
     )
+
+
+def reasons(body: Json) -> list[str]:
+    """The reasons in an error of Google: in `errors` of its older APIs, `details` of the others."""
+    error = body.get("error") if isinstance(body, dict) else None
+    if not isinstance(error, dict):
+        return []
+    listed = [error.get("errors"), error.get("details")]
+    parts = [part for each in listed if isinstance(each, list) for part in each]
+    given = [part.get("reason") for part in parts if isinstance(part, dict)]
+    return [reason for reason in given if isinstance(reason, str)]

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 
 from dlt_sources.gateway.live import gateway_streams
 from dlt_sources.github import GitHub
+from dlt_sources.google_docs.live import live_google_docs
 from dlt_sources.live import LiveSource
 from dlt_sources.notion.live import live_notion
 from loreline.settings import Settings
@@ -15,6 +16,7 @@ LIVE_SOURCES: Mapping[str, Callable[[Settings], LiveSource | None]] = {
     "github": GitHub.of,
     "gateway": gateway_streams,
     "notion": live_notion,
+    "google_docs": live_google_docs,
 }
 
 

@@ -145,7 +145,17 @@ class Settings:
         secret=True,
     )
     google_url: str = _variable(
-        "LORELINE_GOOGLE_URL", "Google's APIs", "https://www.googleapis.com"
+        "LORELINE_GOOGLE_URL", "the API of Google Drive", "https://www.googleapis.com"
+    )
+    google_docs_url: str = _variable(
+        "LORELINE_GOOGLE_DOCS_URL", "the API of Google Docs", "https://docs.googleapis.com"
+    )
+    google_channel_url: str = _variable(
+        "LORELINE_GOOGLE_CHANNEL_URL",
+        "HTTPS address of `/webhooks/google-drive`: Drive is asked to notify there",
+    )
+    google_channel_token: str = _variable(
+        "LORELINE_GOOGLE_CHANNEL_TOKEN", "token that Drive's channels are made with", secret=True
     )
     google_rate: str = _variable(
         "LORELINE_GOOGLE_RATE", "requests to Google per second; 0 for as many as it answers", "5"

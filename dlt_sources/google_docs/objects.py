@@ -85,50 +85,53 @@ class Objects:
         if not isinstance(value, dict):
             return record.reject("wrong_type", f"an object is expected, not {type(value).__name__}")
         if "documentId" in value:
-            return self._document(record, value)
+            return document_seen(record, self.observed_at)
         if value.get("kind") == _FILE or "mimeType" in value:
-            return self._file(record, value)
+            return file_seen(record, self.observed_at)
         return record.reject(
             "wrong_type", "it is neither a document (documentId) nor a file (kind, mimeType)"
         )
 
-    def _document(self, record: Record, value: Json) -> tuple[str, Observation] | Reject:
-        identity = value["documentId"]
-        if problem := _wrong_identity(identity) or _wrong_type(value, _DOCUMENT_TYPES):
-            return _rejected(record, problem, DOCUMENTS.name, identity)
-        if value.get("suggestionsViewMode") == _WITH_SUGGESTIONS:
-            problem = "wrong_type", "its suggestions are shown as if they were accepted"
-            return _rejected(record, problem, DOCUMENTS.name, identity)
-        if not value.get("tabs") and not value.get("body"):
-            problem = (
-                "wrong_type",
-                "it has neither tabs nor a body: fetch it with all of its fields",
-            )
-            return _rejected(record, problem, DOCUMENTS.name, identity)
-        observation = Observation(
-            identity, value, self.observed_at, raw=record.raw, origin=record.origin
-        )
-        return DOCUMENTS.name, observation
 
-    def _file(self, record: Record, value: Json) -> tuple[str, Observation] | Reject:
-        """A file's metadata say who may read it: they land whatever else they hold.
-
-        What had been set aside would leave those in force that came before; staging takes what it
-        cannot read for a no, and the contract reports it.
-        """
-        identity = value.get("id")
-        if problem := _wrong_identity(identity):
-            return _rejected(record, problem, FILES.name, identity)
-        observation = Observation(
-            identity,
-            value,
-            self.observed_at,
-            _time(value.get("modifiedTime")),
-            is_deleted=value.get("trashed") is True,
-            raw=record.raw,
-            origin=record.origin,
+def document_seen(record: Record, observed_at: datetime) -> tuple[str, Observation] | Reject:
+    """An answer of `documents.get`, from a file or from the API."""
+    value = record.value
+    identity = value["documentId"]
+    if problem := _wrong_identity(identity) or _wrong_type(value, _DOCUMENT_TYPES):
+        return _rejected(record, problem, DOCUMENTS.name, identity)
+    if value.get("suggestionsViewMode") == _WITH_SUGGESTIONS:
+        problem = "wrong_type", "its suggestions are shown as if they were accepted"
+        return _rejected(record, problem, DOCUMENTS.name, identity)
+    if not value.get("tabs") and not value.get("body"):
+        problem = (
+            "wrong_type",
+            "it has neither tabs nor a body: fetch it with all of its fields",
         )
-        return FILES.name, observation
+        return _rejected(record, problem, DOCUMENTS.name, identity)
+    return DOCUMENTS.name, Observation(
+        identity, value, observed_at, raw=record.raw, origin=record.origin
+    )
+
+
+def file_seen(record: Record, observed_at: datetime) -> tuple[str, Observation] | Reject:
+    """A file of the Drive API: its metadata say who may read it, so they land whatever they hold.
+
+    What had been set aside would leave those in force that came before; staging takes what it
+    cannot read for a no, and the contract reports it.
+    """
+    value = record.value
+    identity = value.get("id")
+    if problem := _wrong_identity(identity):
+        return _rejected(record, problem, FILES.name, identity)
+    return FILES.name, Observation(
+        identity,
+        value,
+        observed_at,
+        _time(value.get("modifiedTime")),
+        is_deleted=value.get("trashed") is True,
+        raw=record.raw,
+        origin=record.origin,
+    )
 
 
 def _rejected(record: Record, problem: tuple[str, str], table: str, identity: Any) -> Reject:
