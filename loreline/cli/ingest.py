@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 DONE = {"quarantine": "set aside", "warn": "landed"}
 WHY_PASSED_OVER = {
     "attachments": "which hold no text",
+    "channels": "which the bot is not in",
     "vanished files": "which were renamed or removed while others were read",
 }
 NEW_FIELDS = 20
