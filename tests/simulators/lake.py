@@ -15,7 +15,7 @@ import orjson
 import pyarrow as pa
 
 from dlt_sources.landing import LoadSummary
-from dlt_sources.live import Batch, LiveSource, Run
+from dlt_sources.live import Batch, LiveSource, Plan, Run
 from dlt_sources.quarantine import Reject
 from dlt_sources.slices import Observation
 from dlt_sources.sweeps import Rails
@@ -98,18 +98,7 @@ class MemoryLake:
         max_deleted_share: float = 1.0,
     ) -> None:
         """Fetch what is new, as `load_live` does."""
-        self.duckdb = duckdb.connect()
-        self._write_tables()
-        self.summary = LoadSummary("memory")
-        self.rows_landed = self.snapshots = 0
-        run = Run(
-            self.settings,
-            self,  # type: ignore[arg-type] - as far as sources know it
-            self.cursors,  # type: ignore[arg-type]
-            sweep,
-            Rails(max_deleted_share),
-            lambda line: None,
-        )
+        run = self._begin(sweep, max_deleted_share)
         batches = source.fetch(run) if names is None else source.fetch_named(run, names)
         waiting: list[Batch] = []
         failure: LorelineError | None = None
@@ -127,6 +116,10 @@ class MemoryLake:
         self.duckdb.close()
         if failure:
             raise failure
+
+    def plan(self, source: LiveSource, *, sweep: bool = False) -> Plan:
+        """What `run` would do."""
+        return source.plan(self._begin(sweep, 1.0))
 
     def land(self, resource: Resource, items: Iterable[Observation | Reject]) -> None:
         """Compare observations with the newest rows."""
@@ -157,7 +150,21 @@ class MemoryLake:
 
     def latest(self, resource: Resource) -> str:
         """SQL for the newest rows, as they were when the run began."""
-        return f'select * from memory.main."landed {resource.name}"'  # noqa: S608 - our own name
+        return f'select * from memory.main."landed {resource.name}"'
+
+    def _begin(self, sweep: bool, max_deleted_share: float) -> Run:
+        self.duckdb = duckdb.connect()
+        self._write_tables()
+        self.summary = LoadSummary("memory")
+        self.rows_landed = self.snapshots = 0
+        return Run(
+            self.settings,
+            self,  # type: ignore[arg-type] - as far as sources know it
+            self.cursors,  # type: ignore[arg-type]
+            sweep,
+            Rails(max_deleted_share),
+            lambda line: None,
+        )
 
     def _commit(self, batches: Sequence[Batch]) -> None:
         before = self.rows_landed
