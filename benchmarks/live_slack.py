@@ -41,6 +41,7 @@ class Timed(Slack):
     first = last = 0.0
 
     def answer(self, asked: Asked) -> Answer:
+        """Answer, and note when."""
         self.last = time.monotonic()
         self.first = self.first or self.last
         return super().answer(asked)

@@ -86,6 +86,6 @@ def test_what_is_landed_is_what_is_in_slack_for_long() -> None:
     run_state_machine_as_test(
         MachineInMemory,
         settings=hypothesis_settings(
-            max_examples=100, stateful_step_count=50, derandomize=False, suppress_health_check=SLOW
+            max_examples=30, stateful_step_count=50, derandomize=False, suppress_health_check=SLOW
         ),
     )
