@@ -6,13 +6,13 @@ from collections.abc import Callable, Mapping
 
 from dlt_sources.github import GitHub
 from dlt_sources.live import LiveSource
-from dlt_sources.slack.live import slack_live
+from dlt_sources.slack.live import SlackLive
 from loreline.settings import Settings
 
 # Each gives the source where the settings name its credentials, and None where they do not.
 LIVE_SOURCES: Mapping[str, Callable[[Settings], LiveSource | None]] = {
     "github": GitHub.of,
-    "slack": slack_live,
+    "slack": SlackLive.of,
 }
 
 

@@ -19,7 +19,7 @@ from loreline.errors import LorelineError
 
 Json = Any
 
-_TYPES = {"public_channel": "public", "private_channel": "private", "mpim": "dm", "im": "dm"}
+_TYPES = ("public_channel", "private_channel", "mpim", "im")
 
 
 class Channels:
@@ -141,11 +141,11 @@ class Channels:
         An archived channel is kept: archiving takes the bot out, and what was said stays so.
         """
         workspace = self.workspace
-        kinds = {_TYPES[each] for each in self._types()}
+        types = self._types()
         known = {
             channel
             for channel, progress in workspace.progress.items()
-            if not progress.is_lost and progress.kind in kinds
+            if not progress.is_lost and _type(channel, progress.kind) in types
         }
         missing = sorted(known - set(workspace.readable) - workspace.refused)
         lost = [channel for channel in missing if listed.get(channel) is False]
@@ -169,3 +169,10 @@ class Channels:
                 f"gone:{channel}": None,
             },
         )
+
+
+def _type(channel: str, kind: str) -> str:
+    """What Slack calls a kind of conversation, for which Loreline has three words."""
+    if kind == "dm":
+        return "im" if channel.startswith("D") else "mpim"
+    return f"{kind}_channel"

@@ -38,6 +38,11 @@ class SlackLive:
         self.settings = settings
         self.patience = patience
 
+    @classmethod
+    def of(cls, settings: Settings) -> SlackLive | None:
+        """As the settings say; None where they name no token."""
+        return cls(settings) if settings.slack_token else None
+
     def fetch(self, run: Run) -> Iterator[Batch]:
         """What is new in the channels that the bot is in; all of it where the run sweeps."""
         began = _sweep_began(run)
@@ -70,11 +75,6 @@ class SlackLive:
 
     def _api(self, run: Run) -> SlackApi:
         return client(self.settings, run.progress, self.patience)
-
-
-def slack_live(settings: Settings) -> SlackLive | None:
-    """Slack where a token is set."""
-    return SlackLive(settings) if settings.slack_token else None
 
 
 @dataclass

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from dlt_sources.api import Patience
 from dlt_sources.json_files import Record
+from dlt_sources.slack.client import record_of
 from dlt_sources.slack.live import SlackLive
 from dlt_sources.slack.observations import channel_seen, message_seen, user_seen
 from dlt_sources.slack.settings import CHANNELS, MESSAGES, USERS
 from dlt_sources.slack.threads import OPEN_SECONDS, SHORTEST_SECONDS, THREADS_PER_RUN, Threads
+from dlt_sources.slack.workspace import Conversation
 from dlt_sources.slices import Observation
 from loreline.errors import LorelineError
 from loreline.settings import Settings
@@ -612,3 +616,25 @@ def test_an_export_and_the_api_say_the_same(world: World) -> None:
             assert isinstance(seen, Observation)
             landed = world.lake.tables["messages"][seen.external_id]
             assert MESSAGES.hashes(seen.payload) == landed.state[:2]
+
+
+def test_recorded_answers_are_understood(real_data: Path) -> None:
+    now = datetime.now(UTC)
+
+    def recorded(method: str, key: str) -> list[Record]:
+        body = json.loads((real_data / "slack" / "api" / f"{method}.json").read_text())
+        found = body[key] if isinstance(body[key], list) else [body[key]]
+        records = [record_of(value, method) for value in found]
+        assert all(isinstance(record, Record) for record in records)
+        return [record for record in records if isinstance(record, Record)]
+
+    for method, key in (("conversations.list", "channels"), ("conversations.info", "channel")):
+        for record in recorded(method, key):
+            assert isinstance(Conversation.of(record, now), Conversation)
+            assert isinstance(channel_seen(record, now), Observation)
+    for method, key in (("users.list", "members"), ("users.info", "user")):
+        assert all(isinstance(user_seen(r, now), Observation) for r in recorded(method, key))
+    for record in recorded("conversations.replies", "messages"):
+        seen = message_seen(record, now, "C0")
+        assert isinstance(seen, Observation)
+        assert MESSAGES.hashes(seen.payload)
