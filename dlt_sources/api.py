@@ -88,7 +88,10 @@ class Api:
     Attributes:
         requests: how many were sent, repetitions included.
         server_time: when the last answer was made, by the service's clock; None before the first.
+        passing_refusals: what `refusal` says where asking again may help.
     """
+
+    passing_refusals: frozenset[str] = frozenset()
 
     def __init__(
         self,
@@ -207,6 +210,8 @@ class Api:
         if body is None:
             raise _PassingError("the answer is not JSON, or was cut off")
         if code := self.refusal(answer.status_code, body):
+            if code in self.passing_refusals:
+                raise _PassingError(code)
             raise self._error(f"{method} {path}", answer.status_code, body, code)
         return body
 

@@ -9,6 +9,7 @@ from dlt_sources.github import GitHub
 from dlt_sources.google_docs.live import live_google_docs
 from dlt_sources.live import LiveSource
 from dlt_sources.notion.live import live_notion
+from dlt_sources.slack.live import SlackLive
 from loreline.settings import Settings
 
 # Each gives the source where the settings name its credentials, and None where they do not.
@@ -17,6 +18,7 @@ LIVE_SOURCES: Mapping[str, Callable[[Settings], LiveSource | None]] = {
     "gateway": gateway_streams,
     "notion": live_notion,
     "google_docs": live_google_docs,
+    "slack": SlackLive.of,
 }
 
 

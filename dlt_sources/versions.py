@@ -55,12 +55,15 @@ class Resource:
         volatile: paths that change without meaning anything: left out of both hashes.
         metadata: paths of permissions, container, URL and authors: in `metadata_hash`, not in
             `content_hash`.
+        content: paths that alone are in `content_hash`, of an object that its source describes at
+            length and in several ways; all paths where it is empty.
         swept: whether observations can be complete, so that absent objects are deleted ones.
     """
 
     name: str
     volatile: tuple[str, ...] = ()
     metadata: tuple[str, ...] = ()
+    content: tuple[str, ...] = ()
     swept: bool = False
 
     def hashes(self, payload: Json) -> tuple[str, str]:
@@ -69,7 +72,10 @@ class Resource:
         Raises:
             TypeError: it is nested more than 254 levels deep.
         """
-        content = _without(payload, self._left_out) if self._left_out else payload
+        if self.content:
+            content = {path: _at(payload, path.split(".")) for path in self.content}
+        else:
+            content = _without(payload, self._left_out) if self._left_out else payload
         if not self.metadata:
             return json_hash(content), NO_METADATA
         steady = _without(payload, self._volatile_metadata) if self._volatile_metadata else payload

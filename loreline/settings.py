@@ -129,6 +129,16 @@ class Settings:
     slack_rate: str = _variable(
         "LORELINE_SLACK_RATE", "requests to Slack per second; 0 for as many as it answers", "0.8"
     )
+    slack_conversations: str = _variable(
+        "LORELINE_SLACK_CONVERSATIONS",
+        "kinds of conversations that are read through Slack's API",
+        "public_channel,private_channel,mpim,im",
+    )
+    slack_lookback_hours: str = _variable(
+        "LORELINE_SLACK_LOOKBACK_HOURS",
+        "hours before a channel's newest message from which on each run reads it again",
+        "48",
+    )
     linear_api_key: str = _variable(
         "LORELINE_LINEAR_API_KEY", "key: Linear is then read through its API", secret=True
     )

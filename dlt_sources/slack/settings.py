@@ -2,45 +2,57 @@
 
 from dlt_sources.versions import Resource
 
+# An export, a list of the API and one answer of it describe a channel or a person with other
+# fields each: these are in all of them.
 CHANNELS = Resource(
     "channels",
-    volatile=(
-        "is_member",
-        "last_read",
-        "latest",
-        "num_members",
-        "unread_count",
-        "unread_count_display",
-        "updated",
-    ),
+    content=("id", "name", "topic.value", "purpose.value"),
     metadata=("kind", "members", "creator", "is_archived"),
 )
 USERS = Resource(
     "users",
-    volatile=(
-        "presence",
-        "updated",
-        "profile.avatar_hash",
-        "profile.huddle_state",
-        "profile.huddle_state_expiration_ts",
-        "profile.status_emoji",
-        "profile.status_emoji_display_info",
-        "profile.status_expiration",
-        "profile.status_text",
+    content=(
+        "id",
+        "name",
+        "real_name",
+        "deleted",
+        "is_bot",
+        "profile.display_name",
+        "profile.email",
+        "profile.real_name",
+        "profile.title",
     ),
 )
 MESSAGES = Resource(
     "messages",
     volatile=(
+        # What others do with it, or with its thread.
+        "is_locked",
+        "is_starred",
         "last_read",
         "latest_reply",
+        "pinned_info",
+        "pinned_to",
         "replies",
         "reply_count",
         "reply_users",
         "reply_users_count",
+        "root",
         "subscribed",
         "unread_count",
+        # What only the export says of it, or only the API.
+        "app_id",
+        "assistant_app_thread",
+        "bot_profile",
+        "display_as_bot",
+        "no_notifications",
+        "parent_user_id",
+        "source_team",
+        "team",
+        "upload",
         "user_profile",
+        "user_team",
+        "x_files",
     ),
     metadata=("bot_id", "channel", "permalink", "user", "username"),
     swept=True,

@@ -29,6 +29,7 @@ DONE = {"quarantine": "set aside", "warn": "landed"}
 WHY_PASSED_OVER = {
     "attachments": "which hold no text",
     "spans": "which are of no language model",
+    "channels": "which the bot is not in",
     "vanished files": "which were renamed or removed while others were read",
 }
 NEW_FIELDS = 20

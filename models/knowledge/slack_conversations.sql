@@ -103,6 +103,31 @@ versions as (
 
 ),
 
+channels as (
+
+    select
+        channel_id,
+        name,
+        kind,
+        member_ids,
+        observed_at,
+        is_deleted,
+        row_number() over (
+            partition by channel_id order by raw_batch desc nulls last, observed_at desc nulls last
+        ) as recency
+    from {{ ref("stg_slack__channels") }}
+
+),
+
+-- What was said in a channel that is gone, or that Loreline may no longer read, nobody is served.
+lost_channels as (
+
+    select channel_id
+    from channels
+    where recency = 1 and is_deleted
+
+),
+
 current_messages as (
 
     select
@@ -121,7 +146,11 @@ current_messages as (
         raw_dlt_id,
         raw_batch
     from versions
-    where recency = 1 and not is_deleted and is_content
+    where
+        recency = 1
+        and not is_deleted
+        and is_content
+        and channel_id not in (select lost_channels.channel_id from lost_channels)
 
 ),
 
@@ -305,19 +334,6 @@ conversations as (
         max(raw_batch) as raw_batch
     from spoken
     group by channel_id, anchor_day, conversation_ts
-
-),
-
-channels as (
-
-    select
-        channel_id,
-        name,
-        kind,
-        member_ids,
-        observed_at,
-        row_number() over (partition by channel_id order by raw_batch desc nulls last) as recency
-    from {{ ref("stg_slack__channels") }}
 
 ),
 

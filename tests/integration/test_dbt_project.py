@@ -247,6 +247,16 @@ class TestGoingOn:
         project.dbt(*build)
         assert project.query(commits) == before
 
+        # A channel that is gone takes with it what was said there.
+        later += timedelta(days=1)
+        lost = Deleted({"name": "till", "kind": "public"})
+        project.land("slack.channels", later, C1=lost)
+        project.dbt(*build)
+        left = (
+            "select doc_id from {lake}knowledge.documents_current where not is_deleted order by 1"
+        )
+        assert project.query(left) == [("notion:p1",), ("notion:p2",)]
+
     def test_issues_and_what_names_them(self, project: Project) -> None:
         build = ("build", "--select", "+document_links", "--exclude", "test_type:unit")
         team = {"key": "ENG", "private": False}

@@ -305,8 +305,15 @@ def test_a_small_sweep_never_stops(settings, inputs):
 
 
 def test_a_revoked_membership_is_a_row_with_the_same_content(settings, inputs):
-    load(settings, "slack", export(inputs, {}, members=["U1", "U2"]), observed_at=DAY_1)
-    summary = load(settings, "slack", export(inputs, {}, members=["U1"]), observed_at=DAY_2)
+    load(
+        settings,
+        "slack",
+        export(inputs, {}, is_private=True, members=["U1", "U2"]),
+        observed_at=DAY_1,
+    )
+    summary = load(
+        settings, "slack", export(inputs, {}, is_private=True, members=["U1"]), observed_at=DAY_2
+    )
     assert summary.landed == {"channels": 1}
     hashes = query(settings, "select content_hash, metadata_hash from {lake}_slack.channels")
     assert len({content for content, _ in hashes}) == 1
