@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from dlt_sources.github import GitHub
+from dlt_sources.linear.live import live_linear
 from dlt_sources.live import LiveSource
 from loreline.settings import Settings
 
 # Each gives the source where the settings name its credentials, and None where they do not.
 LIVE_SOURCES: Mapping[str, Callable[[Settings], LiveSource | None]] = {
     "github": GitHub.of,
+    "linear": live_linear,
 }
 
 
