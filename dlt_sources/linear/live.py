@@ -102,9 +102,10 @@ class LinearLive:
         for listing, page in first:
             kind, count = listing.kind, len(page.nodes)
             # What is landed is mostly as it was, and not asked for.
-            landed = _landed(run, kind) if page.after else 0
+            is_more = bool(page.after) and not _is_past(listing, page, since)
+            landed = _landed(run, kind) if is_more else 0
             count = max(count, landed)
-            if page.after and not landed:
+            if is_more and not landed:
                 unknown.append(f"more than {listing.most} {kind.table}")
             if not landed and not listing.is_whole:
                 objects, fetches = objects + count, fetches + -(-count // kind.at_once)
@@ -185,7 +186,8 @@ class _Walk:
             self._note_newest(listing, page)
             kind, nodes = listing.kind, page.nodes
             if listing.name == kind.table:
-                self._show(kind.table, nodes)
+                if unusable := self._show(kind.table, nodes):
+                    yield Batch([(TABLES[kind.table], each) for each in unusable])
                 self.listed[kind.table] += len(nodes)
                 if listing.is_whole:
                     self.whole.add(kind.table)
@@ -198,18 +200,28 @@ class _Walk:
                 self.run.progress(f"linear.{kind.table}: {self.listed[kind.table]} listed")
             seen_at = datetime.now(UTC)
 
-    def _show(self, table: str, nodes: Iterable[Json]) -> None:
+    def _show(self, table: str, nodes: Iterable[Json]) -> list[Reject]:
+        """Note what a page shows.
+
+        Returns:
+            What is no object with an id; with it there, nothing of its kind is known to be gone.
+        """
+        unusable = []
         shown: dict[bool, list[tuple[str, datetime | None]]] = {False: [], True: []}
         for node in nodes:
             identity = node.get("id") if isinstance(node, dict) else None
             if not isinstance(identity, str) or not identity:
                 self.doubtful.add(table)
+                unusable.append(
+                    Record(node, f"api.{table}").reject("missing_id", f"a list of {table} has it")
+                )
                 continue
             updated = _updated(node)
             moment = datetime.fromisoformat(updated) if updated else None
             shown[is_gone(node, table)].append((identity, moment))
         for are_deleted, objects in shown.items():
             self.sweeps[table].show(objects, are_deleted=are_deleted)
+        return unusable
 
     def _fetch(self, kind: Kind) -> Iterator[Batch]:
         """Ask for what is not landed as it was listed."""

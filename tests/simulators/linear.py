@@ -261,7 +261,7 @@ class Linear:
     def _limited(self) -> Answer:
         reset = (datetime.now(UTC) + timedelta(seconds=self.reset_after)).timestamp() * 1000
         told = {
-            "x-ratelimit-requests-limit": "5000",
+            "x-ratelimit-requests-limit": "500000",
             "x-ratelimit-requests-remaining": "0",
             "x-ratelimit-requests-reset": f"{reset:.0f}",
         }
