@@ -9,7 +9,6 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from dlt_sources.api import LIMITED, Api, ApiError, NotFoundError, Patience, retry_after
-from loreline.errors import LorelineError
 from loreline.settings import Settings
 
 Json = Any
@@ -44,7 +43,7 @@ class LinearApi(Api):
             "Linear",
             f"{address.scheme}://{address.netloc}",
             {"authorization": key if key.startswith(PERSONAL_KEY) else f"Bearer {key}"},
-            rate=rate(settings),
+            rate=settings.number("linear_rate"),
             credential="LORELINE_LINEAR_API_KEY",
             patience=patience,
             told=told,
@@ -133,14 +132,3 @@ def _code(body: Json) -> str:
     extensions = first.get("extensions") if isinstance(first, dict) else None
     code = extensions.get("code") if isinstance(extensions, dict) else None
     return code if isinstance(code, str) else ""
-
-
-def rate(settings: Settings) -> float:
-    """Requests per second, as they are set."""
-    try:
-        return float(settings.linear_rate)
-    except ValueError:
-        raise LorelineError(
-            f"LORELINE_LINEAR_RATE is {settings.linear_rate!r}, not a number",
-            "write one, or unset it",
-        ) from None

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 from dlt_sources.api import NotFoundError
 from dlt_sources.json_files import Record
 from dlt_sources.linear.answers import Node, is_gone, items, observed, sortable
-from dlt_sources.linear.client import LinearApi, rate
+from dlt_sources.linear.client import LinearApi
 from dlt_sources.linear.deliveries import IDENTITY
 from dlt_sources.linear.queries import (
     ALL_TEAMS,
@@ -113,7 +113,7 @@ class LinearLive:
         what = "a list of everything, and what differs" if run.sweeps else "what changed"
         if unknown:
             what += f"; {', '.join(unknown)}: how many is not known"
-        return Plan(what, lists + fetches, rate(self.settings), objects)
+        return Plan(what, lists + fetches, self.settings.number("linear_rate"), objects)
 
     @contextmanager
     def _connected(self, told: Callable[[str], None]) -> Iterator[LinearApi]:
