@@ -14,7 +14,7 @@ from loreline.errors import LorelineError
 from tests.simulators.api import FAULTS, Server
 from tests.simulators.linear import TROUBLES, Linear
 
-QUICK = Patience(timeout=0.1, total=5, first_wait=0.005, longest_wait=0.02)
+QUICK = Patience(timeout=20, total=60, first_wait=0.005, longest_wait=0.02)
 EDITABLE = ("issues", "comments", "documents", "projects", "attachments", "labels", "cycles")
 TEXTS = {"issues": "title", "comments": "body", "labels": "name", "projects": "name"}
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 import random
 import uuid
 from base64 import b64decode, b64encode
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,8 @@ START = datetime(2026, 10, 1, 9, tzinfo=UTC)
 
 Json = Any
 Object = dict[str, Json]
+# A table, and times and ids of some of its objects, the newest first.
+Listed = tuple[str, list[tuple[str, str]]]
 
 LISTS = {
     "attachments": "attachments",
@@ -277,8 +280,8 @@ class Linear:
             raise NotFound(name)
         return self._selected(selected, table, value, variables)
 
-    def _listed(self, table: str, given: Object) -> tuple[str, list[tuple[str, str]], set | None]:
-        """What a list holds: its table, its order, and the ids that its filter leaves."""
+    def _listed(self, table: str, given: Object) -> Listed:
+        """What a list holds after its filter, in its order."""
         condition = given.get("filter") or {}
         order = given.get("orderBy") or "createdAt"
         values = self.objects[table]
@@ -305,16 +308,16 @@ class Linear:
             if visibility and value["visibility"] == visibility:
                 continue
             left.append((moment, identity))
-        return table, left, None
+        return table, left
 
     def _connection(
         self,
         selected: FieldNode,
-        listed: tuple[str, list[tuple[str, str]], set | None],
+        listed: Listed,
         given: Object,
         variables: Object,
     ) -> Object:
-        table, ordered, _ = listed
+        table, ordered = listed
         first = min(given.get("first") or DEFAULT_PAGE, LARGEST_PAGE)
         start = 0
         if after := given.get("after"):
@@ -322,26 +325,19 @@ class Linear:
             start = bisect_right(
                 ordered, _Backwards(moment, identity), key=lambda p: _Backwards(*p)
             )
-        page, end = [], start
-        is_archived_shown = given.get("includeArchived") or table in ("labels", "users", "history")
-        for end in range(start, len(ordered)):
-            value = self.objects[table][ordered[end][1]]
-            if not self.is_visible(table, value):
+        page: list[Object] = []
+        is_archived_shown = given.get("includeArchived") or table in ("labels", "users")
+        last, has_more = ("", ""), False
+        for pair in islice(ordered, start, None):
+            value = self.objects[table][pair[1]]
+            is_hidden = value["archivedAt"] and not is_archived_shown
+            if is_hidden or not self.is_visible(table, value):
                 continue
-            if value["archivedAt"] and not is_archived_shown:
-                continue
-            if len(page) == first:
+            if has_more := len(page) == first:
                 break
             page.append(value)
-        else:
-            end = len(ordered)
-        has_more = end < len(ordered)
-        last = (
-            next((p for p in ordered if page and p[1] == page[-1]["id"]), None)
-            if has_more
-            else None
-        )
-        cursor = b64encode(f"{last[0]}|{last[1]}".encode()).decode() if last else None
+            last = pair
+        cursor = b64encode("|".join(last).encode()).decode() if has_more else None
         nodes = _inside(selected, "nodes")
         return {
             "nodes": [self._selected(nodes, table, value, variables) for value in page],
@@ -373,16 +369,21 @@ class Linear:
                 found[name] = _cut(each, held)
         return found
 
-    def _inner(self, name: str, value: Object) -> tuple[str, list[tuple[str, str]], set | None]:
+    def _inner(self, name: str, value: Object) -> Listed:
         if name == "history":
-            entries = self.objects["history"].values()
-            ids = [entry["id"] for entry in entries if entry["issue"] == value["id"]]
+            if not self._sorted.get(("history", "issue")):
+                # By issue: each asks for its own.
+                entries = self.objects["history"].values()
+                self._sorted["history", "issue"] = sorted((e["issue"], e["id"]) for e in entries)
+            found = self._sorted["history", "issue"]
+            start, end = (bisect_left(found, (value["id"], each)) for each in ("", "~"))
+            ids = [identity for _, identity in found[start:end]]
             table = "history"
         else:
             table = "users" if name == "members" else "labels"
             ids = [i for i in value.get(name, ()) if i in self.objects[table]]
         pairs = ((self.objects[table][i]["createdAt"], i) for i in ids)
-        return table, sorted(pairs, reverse=True), None
+        return table, sorted(pairs, reverse=True)
 
 
 class _Backwards(tuple):
