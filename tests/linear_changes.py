@@ -75,7 +75,6 @@ class LinearChanges(RuleBasedStateMachine):
         # What changes are not told by `updatedAt`: they wait for a sweep.
         self.untold: set[str] = set()
         self.all_untold = False
-        self.last_clean = ""
 
     # -- changes ---------------------------------------------------------------------------------
 
@@ -221,26 +220,22 @@ class LinearChanges(RuleBasedStateMachine):
     def note_troubles(self) -> None:
         self.may_fail = bool({"PARTIAL", "REFUSED"} & set(self.linear.troubles.values()))
 
-    @rule()
-    def run(self) -> None:
+    @rule(sweep=st.booleans())
+    def run(self, sweep: bool) -> None:
         self.note_troubles()
-        moment = self.linear.now.isoformat()
-        if self.run_once(sweep=False):
+        if not self.run_once(sweep=sweep):
+            return
+        if sweep:
+            self.check_everything()
+            self.untold.clear()
+            self.all_untold = False
+        else:
             self.check_what_is_told()
-            self.last_clean = moment
 
     @rule(batches=st.integers(0, 4), sweep=st.booleans())
     def run_and_be_killed(self, batches: int, sweep: bool) -> None:
         self.note_troubles()
         self.run_once(sweep=sweep, stop=batches)
-
-    @rule()
-    def sweep(self) -> None:
-        self.note_troubles()
-        if self.run_once(sweep=True):
-            self.check_everything()
-            self.untold.clear()
-            self.all_untold = False
 
     @rule(table=st.sampled_from(["issues", "comments", "relations"]), number=any_number)
     def deliver(self, table: str, number: int) -> None:

@@ -9,7 +9,9 @@ from itertools import islice
 from typing import Any
 
 import duckdb
+import pyarrow as pa
 
+from dlt_sources.landed_versions import registered
 from dlt_sources.linear.settings import TABLES
 from dlt_sources.live import Batch, Run
 from dlt_sources.quarantine import Reject
@@ -35,7 +37,7 @@ class MemoryLanding:
     """The newest version of each object; a run sees them as they were when it began."""
 
     def __init__(self) -> None:
-        self.duckdb = duckdb.connect()
+        self.duckdb = duckdb.connect(config={"threads": 1})
         self.objects: dict[str, dict[str, Observation]] = {name: {} for name in TABLES}
         for table in TABLES:
             self.duckdb.execute(f"create table {table} ({ROWS})")
@@ -43,18 +45,21 @@ class MemoryLanding:
     def begin(self) -> None:
         for table, objects in self.objects.items():
             self.duckdb.execute(f"delete from {table}")
-            rows = [
-                (
-                    identity,
-                    json.dumps(seen.payload),
-                    seen.source_updated_at
-                    and seen.source_updated_at.astimezone(UTC).replace(tzinfo=None),
-                    seen.is_deleted,
-                )
-                for identity, seen in objects.items()
-            ]
-            if rows:
-                self.duckdb.executemany(f"insert into {table} values (?, ?, ?, ?)", rows)
+            seen = objects.values()
+            times = [each.source_updated_at for each in seen]
+            rows = pa.table(
+                {
+                    "external_id": pa.array(objects, pa.string()),
+                    "payload": pa.array([json.dumps(each.payload) for each in seen], pa.string()),
+                    "source_updated_at": pa.array(
+                        [t and t.astimezone(UTC).replace(tzinfo=None) for t in times],
+                        pa.timestamp("us"),
+                    ),
+                    "is_deleted": pa.array([each.is_deleted for each in seen], pa.bool_()),
+                }
+            )
+            with registered(self.duckdb, "newest", rows):
+                self.duckdb.execute(f"insert into {table} select * from newest")
 
     def latest(self, resource: Resource) -> str:
         return f"select * from {resource.name}"

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import islice
@@ -69,11 +69,11 @@ class LinearLive:
     """
 
     settings: Settings
-    api: Callable[..., LinearApi] = LinearApi
+    api: Callable[..., AbstractContextManager[LinearApi]] = LinearApi
 
     def fetch(self, run: Run) -> Iterator[Batch]:
         """What is new; in a sweep what was missed and what is gone too."""
-        with self._connected(run.progress) as api:
+        with self.api(self.settings, told=run.progress) as api:
             yield from _Walk(api, run).batches()
 
     def fetch_named(self, run: Run, names: Sequence[str]) -> Iterator[Batch]:
@@ -85,7 +85,7 @@ class LinearLive:
                 by_table.setdefault(table, []).append(identity)
             else:
                 run.progress(f"linear: {name!r} names nothing that can be asked for")
-        with self._connected(run.progress) as api:
+        with self.api(self.settings, told=run.progress) as api:
             for table, identities in by_table.items():
                 for each in _batches(identities, KINDS[table].at_once):
                     yield _named(api, run, KINDS[table], each)
@@ -94,7 +94,7 @@ class LinearLive:
         """What `fetch` would do, from one page of each list."""
         since = {} if run.sweeps else run.cursors.named(CURSOR)
         listings = _listings(since)
-        with self._connected(run.progress) as api:
+        with self.api(self.settings, told=run.progress) as api:
             pages = _pages(api, listings, since, MANY, "updatedAt")
             first = list(islice(pages, len(listings)))
         objects = fetches = lists = 0
@@ -114,11 +114,6 @@ class LinearLive:
         if unknown:
             what += f"; {', '.join(unknown)}: how many is not known"
         return Plan(what, lists + fetches, self.settings.number("linear_rate"), objects)
-
-    @contextmanager
-    def _connected(self, told: Callable[[str], None]) -> Iterator[LinearApi]:
-        with self.api(self.settings, told=told) as api:
-            yield api
 
 
 @dataclass(frozen=True)
