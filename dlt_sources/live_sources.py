@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dlt_sources.gateway.live import gateway_streams
 from dlt_sources.github import GitHub
 from dlt_sources.google_docs.live import live_google_docs
+from dlt_sources.linear.live import live_linear
 from dlt_sources.live import LiveSource
 from dlt_sources.notion.live import live_notion
 from dlt_sources.slack.live import SlackLive
@@ -19,6 +20,7 @@ LIVE_SOURCES: Mapping[str, Callable[[Settings], LiveSource | None]] = {
     "notion": live_notion,
     "google_docs": live_google_docs,
     "slack": SlackLive.of,
+    "linear": live_linear,
 }
 
 

@@ -56,18 +56,29 @@ class Sweep:
     Args:
         landing: the load.
         resource: the table.
+
+    Attributes:
+        shown: the table in DuckDB that holds what was shown, by `external_id`.
     """
 
     def __init__(self, landing: Landing, resource: Resource) -> None:
         self._landing = landing
         self._resource = resource
-        self._shown = f'memory.main."shown of {resource.name}"'
+        self.shown = f'memory.main."shown of {resource.name}"'
         landing.duckdb.execute(
-            f"create or replace table {self._shown} (external_id varchar, updated_at timestamp)"
+            f"create or replace table {self.shown}"
+            " (external_id varchar, updated_at timestamp, is_deleted boolean)"
         )
 
-    def show(self, objects: Iterable[tuple[str, datetime | None]]) -> None:
-        """Note ids that a list shows, each with the time of its last change where it tells it."""
+    def show(
+        self, objects: Iterable[tuple[str, datetime | None]], *, are_deleted: bool = False
+    ) -> None:
+        """Note ids that a list shows, each with the time of its last change where it tells it.
+
+        Args:
+            objects: ids and times.
+            are_deleted: whether they are shown as what is deleted, such as in a bin.
+        """
         rows = [
             (identity, moment and moment.astimezone(UTC).replace(tzinfo=None))
             for identity, moment in objects
@@ -77,11 +88,13 @@ class Sweep:
         ids, times = zip(*rows, strict=True)
         with registered(self._landing.duckdb, "listed", id=list(ids), updated_at=list(times)):
             self._landing.duckdb.execute(
-                f"insert into {self._shown} select id, cast(updated_at as timestamp) from listed"  # noqa: S608 - here and below, the names are our own
+                f"insert into {self.shown}"  # noqa: S608 - here and below, the names are our own
+                " select id, cast(updated_at as timestamp), $are_deleted from listed",
+                {"are_deleted": are_deleted},
             )
 
     def changed(self) -> Iterator[str]:
-        """Ids that were shown, and are not landed, or as deleted, or as of another time.
+        """Ids that were shown, and are not landed, or otherwise: of another time, deleted or not.
 
         They are those of the moment of the call; more may be shown while they are read.
         """
@@ -89,13 +102,16 @@ class Sweep:
             f"""
             select shown.external_id
             from (
-                select external_id, max(updated_at) as updated_at
-                from {self._shown}
+                select
+                    external_id,
+                    max(updated_at) as updated_at,
+                    bool_and(is_deleted) as is_deleted
+                from {self.shown}
                 group by external_id
             ) as shown
             left join ({self._landing.latest(self._resource)}) as latest
                 on shown.external_id = latest.external_id
-            where coalesce(latest.is_deleted, true)
+            where shown.is_deleted is distinct from latest.is_deleted
                 or shown.updated_at is distinct from latest.source_updated_at
             order by shown.updated_at desc nulls last, shown.external_id
             """  # noqa: S608
@@ -179,7 +195,7 @@ class Sweep:
             from ({self._landing.latest(self._resource)}) as latest
             where not is_deleted
                 and ({covered})
-                and external_id not in (select shown.external_id from {self._shown} as shown)
+                and external_id not in (select shown.external_id from {self.shown} as shown)
             order by external_id
         """  # noqa: S608
 

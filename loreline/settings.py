@@ -191,9 +191,6 @@ class Settings:
     linear_webhook_secret: str = _variable(
         "LORELINE_LINEAR_WEBHOOK_SECRET", "signing secret of Linear's webhook", secret=True
     )
-    google_channel_token: str = _variable(
-        "LORELINE_GOOGLE_CHANNEL_TOKEN", "token that Drive's channels are made with", secret=True
-    )
     events_token: str = _variable(
         "LORELINE_EVENTS_TOKEN", "bearer token of `/events` and `/v1/traces`", secret=True
     )

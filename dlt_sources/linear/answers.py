@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from operator import itemgetter
 from pathlib import PurePosixPath
 from typing import Any
@@ -22,6 +22,7 @@ from dlt_sources.linear.settings import (
     FIELDS,
     HAVE_A_BIN,
     INNER_FIELDS,
+    LAND_IN_PART,
     MEMBERSHIPS,
     NAMES,
     TELL_READERS,
@@ -29,6 +30,7 @@ from dlt_sources.linear.settings import (
     WHOLE,
 )
 from dlt_sources.quarantine import Reject
+from dlt_sources.slices import Observation
 
 Json = dict[str, Any]
 
@@ -257,6 +259,44 @@ def is_gone(value: Json, table: str) -> bool:
     """Whether an object is in the bin or archived."""
     is_binned = table in HAVE_A_BIN and value.get("trashed") is True
     return is_binned or value.get("archivedAt") is not None
+
+
+def observed(node: Node, updated: str, observed_at: datetime) -> Iterator[Observation | Reject]:
+    """What an object says of itself, if it is more than a reference or is gone.
+
+    Args:
+        node: the object.
+        updated: its `updatedAt` as `sortable` gives it.
+        observed_at: when it was seen.
+    """
+    table, payload, identity = node.table, node.value, node.value["id"]
+    missing = [
+        name
+        for name in MEMBERSHIPS.get(table, {})
+        if is_list_of_members(payload.get(name)) and "pageInfo" in payload[name]
+    ]
+    is_deleted = is_gone(payload, table)
+    if node.is_whole and missing and not is_deleted:
+        detail = f"not all {missing[0]} of it are there"
+        yield _reject("missing_nodes", detail, payload, node.origin, table, identity)
+    if (node.is_whole and (not missing or table in LAND_IN_PART)) or is_deleted:
+        yield Observation(
+            external_id=identity,
+            payload=payload if node.is_whole else None,
+            observed_at=observed_at,
+            source_updated_at=datetime.fromisoformat(updated) if updated else None,
+            is_deleted=is_deleted,
+        )
+
+
+def sortable(moment: Any) -> str:
+    """A time as text that sorts as the times do, in UTC without a zone; empty where it is none."""
+    try:
+        parsed = datetime.fromisoformat(moment)
+        parsed = parsed.astimezone(UTC) if parsed.tzinfo else parsed.replace(tzinfo=UTC)
+    except (TypeError, ValueError, OverflowError):
+        return ""
+    return parsed.isoformat(timespec="microseconds")
 
 
 def _wrong_type(value: Json, fields: Mapping[str, str]) -> str | None:

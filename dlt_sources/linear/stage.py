@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
@@ -22,12 +22,13 @@ from dlt_sources.json_files import read_file
 from dlt_sources.linear.answers import (
     Node,
     Page,
-    is_gone,
     is_list_of_members,
     items,
+    observed,
+    sortable,
     table_of_file,
 )
-from dlt_sources.linear.settings import LAND_IN_PART, MEMBERSHIPS
+from dlt_sources.linear.settings import MEMBERSHIPS
 from dlt_sources.quarantine import Reject
 from dlt_sources.slices import Observation
 
@@ -159,7 +160,7 @@ class Stage:
             self.database.execute(_INSERT_LIST, (item.table, item.field, item.owner, item.is_last))
             return
         value = item.value
-        updated = _sortable(value.get("updatedAt"))
+        updated = sortable(value.get("updatedAt"))
         body = orjson.dumps(value)
         self._objects.append(
             (item.table, value["id"], updated, item.is_whole, len(value), body, item.origin)
@@ -191,38 +192,11 @@ class Stage:
             # It is there, and that is all that is known.
             self._leave_out(table, identity)
         for updated, is_whole, fragments in states:
-            payload = _united(table, fragments)
-            missing = [
-                name
-                for name in MEMBERSHIPS.get(table, {})
-                if is_list_of_members(payload.get(name)) and "pageInfo" in payload[name]
-            ]
-            is_deleted = is_gone(payload, table)
-            if is_whole and missing and not is_deleted:
-                raw, origin = orjson.dumps(payload), parts[0][4]
-                detail = f"not all {missing[0]} of it are there"
-                yield Reject("missing_nodes", detail, raw, origin, table, identity)
-            if (is_whole and (not missing or table in LAND_IN_PART)) or is_deleted:
-                yield Observation(
-                    external_id=identity,
-                    payload=payload if is_whole else None,
-                    observed_at=self.observed_at,
-                    source_updated_at=datetime.fromisoformat(updated) if updated else None,
-                    is_deleted=is_deleted,
-                )
+            node = Node(table, _united(table, fragments), parts[0][4], is_whole)
+            yield from observed(node, updated, self.observed_at)
 
 
 _UPDATED = itemgetter(1)
-
-
-def _sortable(moment: Any) -> str:
-    """A time as text that sorts as the times do, in UTC without a zone; empty where it is none."""
-    try:
-        parsed = datetime.fromisoformat(moment)
-    except (TypeError, ValueError):
-        return ""
-    parsed = parsed.astimezone(UTC) if parsed.tzinfo else parsed.replace(tzinfo=UTC)
-    return parsed.isoformat(timespec="microseconds")
 
 
 def _united(table: str, fragments: list[Json]) -> Json:
