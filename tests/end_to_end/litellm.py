@@ -47,7 +47,10 @@ def environment() -> Path:
 
 @contextmanager
 def litellm_proxy(
-    folder: Path, models: dict[str, dict[str, Any]], posts_to: str = ""
+    folder: Path,
+    models: dict[str, dict[str, Any]],
+    posts_to: str = "",
+    posted_with: dict[str, str] | None = None,
 ) -> Iterator[str]:
     """Run a proxy, and give the URL of its API.
 
@@ -55,10 +58,9 @@ def litellm_proxy(
         folder: for its configuration and log.
         models: what LiteLLM is told of each, such as `mock_response`, by its name.
         posts_to: where its generic API callback posts its records of calls.
+        posted_with: headers; without any it leaves the callback out.
     """
-    # Without headers it leaves the callback out.
-    headers = {"x-sent-by": "litellm"}
-    callback = {"callback_type": "generic_api", "endpoint": posts_to, "headers": headers}
+    callback = {"callback_type": "generic_api", "endpoint": posts_to, "headers": posted_with}
     recording = {"callbacks": ["loreline"]} if posts_to else {}
     named = [
         {"model_name": name, "litellm_params": {"model": f"openai/{name}", "api_key": "x", **said}}

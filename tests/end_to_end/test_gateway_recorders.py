@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-import json
+import socket
 import threading
 import time
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import httpx2
 import openai
 import pytest
-from psycopg.types.json import Jsonb
+import uvicorn
 
-from loreline.postgres import connect, in_schema
+from loreline.inbox.work import Worker, land
+from loreline.web.app import create_app
 from tests.end_to_end.forest import assistant, chat, user
 from tests.end_to_end.lakehouse import temporary_lakehouse
 from tests.end_to_end.litellm import KEY, litellm_proxy
@@ -24,9 +25,11 @@ from tests.unit.test_gateway_shapes import CONVERSATION
 ANSWER = "Ada, says the mock."
 ASKED = [user("Who owns it?"), assistant(ANSWER), user("Since when?")]
 CALLS = 5
-INSERT = "insert into {}.pipeline_event_inbox (payload) values (%s)"
+TOKEN = "the-events-token"
+POSTED_WITH = {"Authorization": f"Bearer {TOKEN}"}
 POSTED = (
-    "select coalesce(sum(jsonb_array_length(payload)), 0) from {operations}.pipeline_event_inbox"
+    "select coalesce(sum(jsonb_array_length(convert_from(body, 'UTF8')::jsonb)), 0)"
+    " from {operations}.inbox"
 )
 
 
@@ -35,47 +38,42 @@ def lakehouse(stack, tmp_path_factory):
     """What the proxy posted, and one conversation by each recorder; built once."""
     folder = tmp_path_factory.mktemp("recorders")
     with temporary_lakehouse(stack, folder) as made:
-        settings = dataclasses.replace(made.settings, event_inbox_table="pipeline_event_inbox")
+        settings = dataclasses.replace(
+            made.settings, events_token=TOKEN, event_inbox_table="pipeline_event_inbox"
+        )
         lakehouse = dataclasses.replace(made, settings=settings)
-        with (
-            receiver(settings) as endpoint,
-            litellm_proxy(folder, {"mock": {"mock_response": ANSWER}}, endpoint) as url,
-        ):
-            converse(url)
-            wait_for_records(lakehouse)
         regenerated = chat(
             "t5", CONVERSATION[1]["data"]["request"]["messages"], assistant("Nowhere."), at=40
         )
         conversation = [*CONVERSATION, regenerated]
+        mock = {"mock": {"mock_response": ANSWER}}
+        with service(settings) as address:
+            with litellm_proxy(folder, mock, f"{address}/events", POSTED_WITH) as url:
+                converse(url)
+                wait_for_records(lakehouse)
+            posted = httpx2.post(
+                f"{address}/v1/traces", json=otlp_export(conversation), headers=POSTED_WITH
+            )
+            assert posted.status_code == 200
         by_litellm = [event | {"data": event["data"] | {"tenant": "u"}} for event in conversation]
-        lakehouse.land_events(
-            [*conversation, *map(litellm_payload, by_litellm), otlp_export(conversation)]
-        )
-        assert lakehouse.command("ingest", "gateway").exit_code == 0
+        lakehouse.land_events([*conversation, *map(litellm_payload, by_litellm)])
+        assert Worker(settings, land, None).step()
         lakehouse.build(*BUILD)
         yield lakehouse
 
 
 @contextmanager
-def receiver(settings):
-    """An endpoint that stores what is posted to it in the inbox."""
-    insert = in_schema(settings, "operations", INSERT)
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self):
-            body = self.rfile.read(int(self.headers["content-length"]))
-            with connect(settings) as connection:
-                connection.execute(insert, [Jsonb(json.loads(body))])
-            self.send_response(202)
-            self.end_headers()
-
-        def log_message(self, *_):
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}/events"
-        server.shutdown()
+def service(settings):
+    """`loreline serve`, which stores what is posted; gives its address."""
+    app = create_app(settings, [])
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning"))
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        thread = threading.Thread(target=server.run, args=([listener],))
+        thread.start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        server.should_exit = True
+        thread.join()
 
 
 def converse(url):
