@@ -24,6 +24,16 @@ Json = Any
 WINDOW_SECONDS = 48 * 3600
 texts = st.sampled_from(["yes", "no", "<@U0ADA> look", "the till is down", ""])
 picks = st.integers(0, 10_000)
+# What people do, the more often the more often it is here.
+doings = st.sampled_from(
+    [
+        *(["post", "reply", "edit", "delete"] * 3),
+        *(["time_passes"] * 2),
+        "channel_begins",
+        "join_or_leave",
+        "change_channel",
+    ]
+)
 
 
 class Lake(Protocol):
@@ -69,51 +79,56 @@ class SlackMachine(RuleBasedStateMachine):
 
     # What people do
 
-    @rule(kind=st.sampled_from(["public", "private", "mpim"]), with_bot=st.booleans())
-    def channel_begins(self, kind: str, with_bot: bool) -> None:
+    @rule(changes=st.lists(st.tuples(doings, picks, picks, texts), min_size=1, max_size=8))
+    def people_do_things(self, changes: list[tuple[str, int, int, str]]) -> None:
+        """They do not wait to be read in between."""
+        for what, pick, which, text in changes:
+            getattr(self, what)(self.channel(pick), which, text)
+
+    def channel_begins(self, channel: Channel, which: int, text: str) -> None:
+        """A new one, with the bot or without."""
         if len(self.slack.channels) < 6:
-            self.slack.add_channel(kind, with_bot=with_bot)
+            kind = ("public", "private", "mpim")[which % 3]
+            self.slack.add_channel(kind, with_bot=which % 2 == 0)
 
-    @rule(pick=picks, text=texts, new=st.booleans())
-    def post(self, pick: int, text: str, new: bool) -> None:
-        user = self.slack.add_user(f"U0NEW{len(self.slack.users)}") if new else "U0BOB"
-        self.slack.post(self.channel(pick), text, user=user)
+    def post(self, channel: Channel, which: int, text: str) -> None:
+        """Somebody writes, sometimes for the first time."""
+        user = f"U0NEW{which % 5}"
+        if user not in self.slack.users:
+            self.slack.add_user(user)
+        self.slack.post(channel, text, user=user)
 
-    @rule(pick=picks, which=picks, text=texts, broadcast=st.booleans())
-    def reply(self, pick: int, which: int, text: str, broadcast: bool) -> None:
-        channel = self.channel(pick)
+    def reply(self, channel: Channel, which: int, text: str) -> None:
+        """An answer to any message, however old."""
         roots = [ts for ts, m in channel.messages.items() if m.get("thread_ts", ts) == ts]
         if roots:
             root = sorted(roots)[which % len(roots)]
+            broadcast = which % 3 == 0
             self.slack.post(channel, text, thread=root, broadcast=broadcast, user="U0BOB")
 
-    @rule(pick=picks, which=picks, text=texts)
-    def edit(self, pick: int, which: int, text: str) -> None:
-        channel = self.channel(pick)
+    def edit(self, channel: Channel, which: int, text: str) -> None:
+        """Any message, replies among them."""
         if live := self.live_messages(channel):
             self.slack.edit(channel, live[which % len(live)], text)
 
-    @rule(pick=picks, which=picks)
-    def delete(self, pick: int, which: int) -> None:
-        channel = self.channel(pick)
+    def delete(self, channel: Channel, which: int, text: str) -> None:
+        """Any message, first ones of threads among them."""
         if live := self.live_messages(channel):
             self.slack.delete(channel, live[which % len(live)])
 
-    @rule(pick=picks, who=st.sampled_from([BOT, BOT, "U0BOB", "U0CYD"]))
-    def join_or_leave(self, pick: int, who: str) -> None:
-        channel = self.channel(pick)
+    def join_or_leave(self, channel: Channel, which: int, text: str) -> None:
+        """Somebody, often the bot."""
         if channel.kind != "im":
-            channel.members ^= {who}
+            channel.members ^= {(BOT, "U0BOB", BOT, "U0CYD")[which % 4]}
 
-    @rule(pick=picks, topic=texts, archived=st.booleans())
-    def change_channel(self, pick: int, topic: str, archived: bool) -> None:
-        channel = self.channel(pick)
+    def change_channel(self, channel: Channel, which: int, text: str) -> None:
+        """A topic, or whether it is archived."""
         if channel.kind != "im":
-            self.slack.change(channel, topic=topic, is_archived=archived)
+            self.slack.change(channel, topic=text, is_archived=which % 3 == 0)
 
-    @rule(hours=st.sampled_from([1, 20, 60, 24 * 12]))
-    def time_passes(self, hours: int) -> None:
-        self.slack.advance(hours * 3600)
+    def time_passes(self, channel: Channel, which: int, text: str) -> None:
+        """An hour, or weeks."""
+        self.slack.advance((1, 20, 60, 24 * 12)[which % 4] * 3600)
 
     # What is read
 
@@ -197,20 +212,16 @@ class SlackMachine(RuleBasedStateMachine):
             for method in ("history", "replies", "list", "members", "info"):
                 self.slack.replace(f"conversations.{method}")
 
-    @rule(sweep=st.booleans(), at=st.integers(0, 15), pick=picks, what=st.integers(0, 3))
-    def read_while_something_changes(self, sweep: bool, at: int, pick: int, what: int) -> None:
+    @rule(sweep=st.booleans(), at=st.integers(0, 15), what=doings, pick=picks, which=picks)
+    def read_while_something_changes(
+        self, sweep: bool, at: int, what: str, pick: int, which: int
+    ) -> None:
         """People do not stop while they are read."""
-        changes: list[Callable[[], None]] = [
-            lambda: self.post(pick, "meanwhile", False),
-            lambda: self.delete(pick, pick),
-            lambda: self.reply(pick, pick, "meanwhile", pick % 2 == 0),
-            lambda: self.join_or_leave(pick, BOT),
-        ]
         before = self.slack.answered
 
         def change(number: int) -> None:
             if number - before == at:
-                changes[what]()
+                getattr(self, what)(self.channel(pick), which, "meanwhile")
 
         self.slack.before_request = change
         try:

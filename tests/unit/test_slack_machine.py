@@ -76,7 +76,7 @@ def test_what_is_landed_is_what_is_in_slack() -> None:
     run_state_machine_as_test(
         MachineInMemory,
         settings=hypothesis_settings(
-            max_examples=6, stateful_step_count=25, suppress_health_check=SLOW
+            max_examples=5, stateful_step_count=16, suppress_health_check=SLOW
         ),
     )
 
