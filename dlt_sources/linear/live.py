@@ -158,12 +158,7 @@ class _Walk:
             yield from self._list({}, "createdAt")
         else:
             yield from self._list(known, "updatedAt")
-        for kind in KINDS.values():
-            if kind.table not in self.whole and self.listed[kind.table]:
-                yield from self._fetch(kind, self.sweeps[kind.table].changed())
-        if run.sweeps:
-            shared = sorted(self.shared | _landed_as_shared(run))
-            yield from self._fetch(KINDS["issues"], shared)
+        yield from self._fetch(self._wanted())
         yield Batch([], self._cursors(known))
         if run.sweeps:
             yield from self._gone()
@@ -225,14 +220,26 @@ class _Walk:
             self.sweeps[table].show(objects, are_deleted=are_deleted)
         return unusable
 
-    def _fetch(self, kind: Kind, identities: Iterable[str]) -> Iterator[Batch]:
-        """Ask for objects by their ids."""
+    def _wanted(self) -> Iterator[tuple[Kind, list[str]]]:
+        """Ids of what is not landed as it was listed, or cannot be told by that."""
+        for kind in KINDS.values():
+            if kind.table not in self.whole and self.listed[kind.table]:
+                for some in _batches(self.sweeps[kind.table].changed(), kind.at_once):
+                    yield kind, some
+        if self.run.sweeps:
+            issues = KINDS["issues"]
+            for some in _batches(sorted(self.shared | _landed_as_shared(self.run)), issues.at_once):
+                yield issues, some
 
-        def ask(some: list[str]) -> tuple[datetime, list[Json]]:
+    def _fetch(self, wanted: Iterable[tuple[Kind, list[str]]]) -> Iterator[Batch]:
+        """Ask for objects by their ids, ahead of what is landed meanwhile."""
+
+        def ask(each: tuple[Kind, list[str]]) -> tuple[Kind, datetime, list[Json]]:
+            kind, identities = each
             seen_at = datetime.now(UTC)
-            return seen_at, _completed(self.api, kind, _objects(self.api, kind, some))
+            return kind, seen_at, _completed(self.api, kind, _objects(self.api, kind, identities))
 
-        for seen_at, nodes in self.api.map(ask, _batches(identities, kind.at_once)):
+        for kind, seen_at, nodes in self.api.map(ask, wanted):
             yield Batch(self._observations(kind, nodes, seen_at))
 
     def _observations(self, kind: Kind, nodes: Iterable[Json], seen_at: datetime) -> Observed:
