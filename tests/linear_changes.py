@@ -167,6 +167,12 @@ class LinearChanges(RuleBasedStateMachine):
         if not self.linear.objects["teams"][identity]["private"]:
             self.untold.add(identity)
 
+    @rule(issue=any_number, users=st.integers(0, 3))
+    def share(self, issue: int, users: int) -> None:
+        if owner := self.pick("issues", issue):
+            self.linear.edit("issues", owner, bumps=False, sharedWith=self.users[:users])
+            self.untold.add(owner)
+
     @rule(team=any_number)
     def lose_or_regain_a_team(self, team: int) -> None:
         self.linear.lost ^= {self.teams[team % 3]}

@@ -16,6 +16,8 @@ Json = Any
 PERSONAL_KEY = "lin_api_"
 # Limits are of an hour, and refill evenly (https://linear.app/developers/rate-limiting).
 PERIOD = 3600.0
+# What is asked goes on while rows are committed, which takes seconds.
+AT_ONCE = 8
 # What is limited, as the headers name it.
 _LIMITS = ("requests", "endpoint-requests", "complexity")
 
@@ -44,6 +46,7 @@ class LinearApi(Api):
             f"{address.scheme}://{address.netloc}",
             {"authorization": key if key.startswith(PERSONAL_KEY) else f"Bearer {key}"},
             rate=settings.number("linear_rate"),
+            at_once=AT_ONCE,
             credential="LORELINE_LINEAR_API_KEY",
             patience=patience,
             told=told,

@@ -24,10 +24,11 @@ from dlt_sources.linear.queries import (
     ALL_TEAMS,
     CLOSED_TEAMS,
     FEW,
+    FILTERS,
     KINDS,
     LISTINGS,
     MANY,
-    NOT_PUBLIC,
+    SHARED_ISSUES,
     Kind,
     Listing,
     listing_query,
@@ -141,6 +142,8 @@ class _Walk:
     whole: set[str] = field(default_factory=set)
     # Kinds of whose objects not all could be told apart: what is gone is not known.
     doubtful: set[str] = field(default_factory=set)
+    # Issues that are shared with somebody outside of their team.
+    shared: set[str] = field(default_factory=set)
     # When the lists began by the service's clock, and the newest change of each at that time.
     began: datetime | None = None
     newest: dict[str, str] = field(default_factory=dict)
@@ -155,9 +158,7 @@ class _Walk:
             yield from self._list({}, "createdAt")
         else:
             yield from self._list(known, "updatedAt")
-        for kind in KINDS.values():
-            if kind.table not in self.whole and self.listed[kind.table]:
-                yield from self._fetch(kind)
+        yield from self._fetch(self._wanted())
         yield Batch([], self._cursors(known))
         if run.sweeps:
             yield from self._gone()
@@ -188,6 +189,8 @@ class _Walk:
                     self.whole.add(kind.table)
                     told = since.get(kind.table, "")
                     nodes = [node for node in nodes if not told or _updated(node) > told]
+            elif listing is SHARED_ISSUES:
+                self.shared.update(node["id"] for node in nodes if _has_id(node))
             if listing.is_whole and nodes:
                 whole = _completed(self.api, kind, nodes)
                 yield Batch(self._observations(kind, whole, seen_at))
@@ -204,8 +207,7 @@ class _Walk:
         unusable = []
         shown: dict[bool, list[tuple[str, datetime | None]]] = {False: [], True: []}
         for node in nodes:
-            identity = node.get("id") if isinstance(node, dict) else None
-            if not isinstance(identity, str) or not identity:
+            if not _has_id(node):
                 self.doubtful.add(table)
                 unusable.append(
                     Record(node, f"api.{table}").reject("missing_id", f"a list of {table} has it")
@@ -213,20 +215,31 @@ class _Walk:
                 continue
             updated = _updated(node)
             moment = datetime.fromisoformat(updated) if updated else None
-            shown[is_gone(node, table)].append((identity, moment))
+            shown[is_gone(node, table)].append((node["id"], moment))
         for are_deleted, objects in shown.items():
             self.sweeps[table].show(objects, are_deleted=are_deleted)
         return unusable
 
-    def _fetch(self, kind: Kind) -> Iterator[Batch]:
-        """Ask for what is not landed as it was listed."""
+    def _wanted(self) -> Iterator[tuple[Kind, list[str]]]:
+        """Ids of what is not landed as it was listed, or cannot be told by that."""
+        for kind in KINDS.values():
+            if kind.table not in self.whole and self.listed[kind.table]:
+                for some in _batches(self.sweeps[kind.table].changed(), kind.at_once):
+                    yield kind, some
+        if self.run.sweeps:
+            issues = KINDS["issues"]
+            for some in _batches(sorted(self.shared | _landed_as_shared(self.run)), issues.at_once):
+                yield issues, some
 
-        def ask(identities: list[str]) -> tuple[datetime, list[Json]]:
+    def _fetch(self, wanted: Iterable[tuple[Kind, list[str]]]) -> Iterator[Batch]:
+        """Ask for objects by their ids, ahead of what is landed meanwhile."""
+
+        def ask(each: tuple[Kind, list[str]]) -> tuple[Kind, datetime, list[Json]]:
+            kind, identities = each
             seen_at = datetime.now(UTC)
-            return seen_at, _completed(self.api, kind, _objects(self.api, kind, identities))
+            return kind, seen_at, _completed(self.api, kind, _objects(self.api, kind, identities))
 
-        batches = _batches(self.sweeps[kind.table].changed(), kind.at_once)
-        for seen_at, nodes in self.api.map(ask, batches):
+        for kind, seen_at, nodes in self.api.map(ask, wanted):
             yield Batch(self._observations(kind, nodes, seen_at))
 
     def _observations(self, kind: Kind, nodes: Iterable[Json], seen_at: datetime) -> Observed:
@@ -277,7 +290,7 @@ class _Walk:
 def _listings(since: Mapping[str, str]) -> list[Listing]:
     """What is listed: all teams with their members, or those that changed or are not public."""
     if not since:
-        return list({**LISTINGS, "teams": ALL_TEAMS}.values())
+        return [*{**LISTINGS, "teams": ALL_TEAMS}.values(), SHARED_ISSUES]
     return [*LISTINGS.values(), CLOSED_TEAMS]
 
 
@@ -325,8 +338,8 @@ def _pages(
 
 
 def _filter(listing: Listing, since: Mapping[str, str]) -> Json:
-    if listing is CLOSED_TEAMS:
-        return NOT_PUBLIC
+    if listing.name in FILTERS:
+        return FILTERS[listing.name]
     told = since.get(listing.kind.table)
     return {"updatedAt": {"gt": told}} if told else None
 
@@ -470,6 +483,21 @@ def _landed(run: Run, kind: Kind) -> int:
     query = f"select count(*) from ({run.landing.latest(TABLES[kind.table])}) as latest"  # noqa: S608 - our own names
     found = run.landing.duckdb.execute(query).fetchone()
     return found[0] if found else 0
+
+
+def _landed_as_shared(run: Run) -> set[str]:
+    """Issues that are landed as shared with somebody: no longer being so is not told."""
+    latest = run.landing.latest(TABLES["issues"])
+    users = "json_extract(payload, '$.sharedAccess.sharedWithUsers')"
+    found = run.landing.duckdb.execute(
+        f"select external_id from ({latest}) as latest"  # noqa: S608 - our own names
+        f" where not is_deleted and json_array_length({users}) > 0"
+    )
+    return {identity for (identity,) in found.fetchall()}
+
+
+def _has_id(node: Json) -> bool:
+    return isinstance(node, dict) and isinstance(node.get("id"), str) and bool(node["id"])
 
 
 def _updated(node: Json) -> str:

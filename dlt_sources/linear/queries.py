@@ -237,7 +237,13 @@ LISTINGS = {
 # Who is a member of a team is not seen at its `updatedAt`.
 ALL_TEAMS = Listing("teams", KINDS["teams"], is_whole=True, most=KINDS["teams"].at_once)
 CLOSED_TEAMS = Listing("closedTeams", KINDS["teams"], is_whole=True, most=KINDS["teams"].at_once)
-NOT_PUBLIC = {"visibility": {"neq": "public"}}
+# Nor is with whom an issue is shared, which a sub-issue has from its parent.
+SHARED_ISSUES = Listing("sharedIssues", KINDS["issues"])
+# What lists of some objects only are limited to.
+FILTERS = {
+    "closedTeams": {"visibility": {"neq": "public"}},
+    "sharedIssues": {"hasSharedUsers": {"eq": True}},
+}
 
 
 def listing_query(listings: Iterable[Listing]) -> str:

@@ -296,6 +296,7 @@ class Linear:
             ordered = sorted(((v[order], v["id"]) for v in there), reverse=True)
         since = (condition.get("updatedAt") or {}).get("gt")
         visibility = (condition.get("visibility") or {}).get("neq")
+        is_shared = (condition.get("hasSharedUsers") or {}).get("eq")
         left = []
         for moment, identity in ordered:
             value = values[identity]
@@ -306,6 +307,8 @@ class Linear:
                     break
                 continue
             if visibility and value["visibility"] == visibility:
+                continue
+            if is_shared and not value.get("sharedWith"):
                 continue
             left.append((moment, identity))
         return table, left

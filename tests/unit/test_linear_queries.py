@@ -23,6 +23,7 @@ from dlt_sources.linear.queries import (
     FEW,
     KINDS,
     LISTINGS,
+    SHARED_ISSUES,
     Listing,
     listing_query,
     object_query,
@@ -35,7 +36,7 @@ MOST = 10_000
 # What one look for changes may cost: 60 an hour are then a third of the smallest limit of an hour
 # that Linear has had, 250,000.
 MOST_OF_A_LOOK = 1_400
-ALL = {**LISTINGS, "teams": ALL_TEAMS}.values()
+ALL = [*{**LISTINGS, "teams": ALL_TEAMS}.values(), SHARED_ISSUES]
 CHANGES = [*LISTINGS.values(), CLOSED_TEAMS]
 
 
