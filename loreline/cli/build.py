@@ -92,6 +92,19 @@ class BuildSummary:
         return sum(c.rows for c in self.commits if c.table.rsplit(".", 1)[-1] == table)
 
 
+@dataclass(frozen=True)
+class Project:
+    """The dbt project as dbt has read it.
+
+    Attributes:
+        manifest: all of it.
+        within: unique ids of the nodes that are wanted.
+    """
+
+    manifest: Manifest
+    within: set[str]
+
+
 Changed = Annotated[
     bool,
     typer.Option(
@@ -131,6 +144,7 @@ def run(
     show: Show = Show.everything,
     debug: bool = False,
     changed: bool = False,
+    project: Project | None = None,
 ) -> BuildSummary:
     """Run `dbt build` and print what it says.
 
@@ -140,6 +154,7 @@ def run(
         show: how much of it.
         debug: also dbt's stack traces.
         changed: run what is not up to date, until all is.
+        project: what `read_project` gave for the same arguments, where it was read before.
 
     Raises:
         LorelineError: the stores are not there, or hold another schema; the arguments are wrong.
@@ -148,7 +163,6 @@ def run(
     from loreline.operations import builds
     from loreline.operations.changed import build_changed
     from loreline.postgres import check_schema
-    from loreline.settings import PROJECT_ROOT
 
     started = time.monotonic()
     settings = with_target(settings, arguments)
@@ -156,24 +170,27 @@ def run(
     load_catalog(settings)
     check_schema(settings)
     complete = dbt_arguments(arguments)
-    selection: list[str] = []
     if changed:
-        selection, complete = divided(complete)
+        _, complete = divided(complete)
     runs: list[Run] = []
 
-    def dbt(selection: Sequence[str] = (), project: Manifest | None = None) -> Run:
+    def dbt(selection: Sequence[str] = (), manifest: Manifest | None = None) -> Run:
         runs.append(
-            _dbt([*complete, *selection], settings, show, debug=debug, told=told, project=project)
+            _dbt([*complete, *selection], settings, show, debug=debug, told=told, project=manifest)
         )
         return runs[-1]
 
     is_quiet = show is Show.problems
     with progress("building", in_place=False) if is_quiet else nullcontext() as told:
         if changed:
-            folder = Path(_value(arguments, "--project-dir") or PROJECT_ROOT)
-            project = manifest(settings, folder)
-            within = selected(settings, folder, project, selection)
-            build_changed(settings, folder, project, within, lambda stale: dbt(stale, project))
+            known = project or read_project(settings, arguments)
+            build_changed(
+                settings,
+                _folder(arguments),
+                known.manifest,
+                known.within,
+                lambda stale: dbt(stale, known.manifest),
+            )
         else:
             dbt()
     for each in runs:
@@ -192,6 +209,18 @@ def run(
     exit_code = runs[-1].exit_code if runs else 0
     commits = list(_commits(settings, invocations))
     return BuildSummary((invocations or [""])[-1], exit_code, seconds, commits)
+
+
+def read_project(settings: Settings, arguments: Sequence[str]) -> Project:
+    """Have dbt read the project, and tell which nodes the arguments of `dbt build` select.
+
+    Raises:
+        LorelineError: it cannot, or the arguments do not go with `--changed`.
+    """
+    selection, _ = divided(dbt_arguments(arguments))
+    folder = _folder(arguments)
+    read = manifest(settings, folder)
+    return Project(read, selected(settings, folder, read, selection))
 
 
 def child_map(settings: Settings) -> Mapping[str, list[str]]:
@@ -349,6 +378,12 @@ def _value(arguments: Sequence[str], *options: str) -> str | None:
         if _names(argument, *options):
             return argument.partition("=")[2]
     return None
+
+
+def _folder(arguments: Sequence[str]) -> Path:
+    from loreline.settings import PROJECT_ROOT
+
+    return Path(_value(arguments, "--project-dir") or PROJECT_ROOT)
 
 
 class _DbtLog:

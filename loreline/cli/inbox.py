@@ -146,7 +146,7 @@ def work(
     ] = False,
 ) -> None:
     """Work on deliveries until Ctrl-C or SIGTERM; loreline serve does it by itself."""
-    from loreline.inbox.work import Worker, build, land
+    from loreline.inbox.work import WarmBuild, Worker, land
 
     stopped = threading.Event()
     if with_parent:
@@ -157,7 +157,7 @@ def work(
 
     for sign in (signal.SIGINT, signal.SIGTERM):
         signal.signal(sign, stop)
-    Worker(_settings(), land, None if no_build else build, _told).run(stopped)
+    Worker(_settings(), land, None if no_build else WarmBuild(), _told).run(stopped)
 
 
 def _end_with(parent: int, stopped: threading.Event) -> None:

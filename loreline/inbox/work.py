@@ -10,12 +10,13 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import groupby
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 from psycopg.rows import class_row
@@ -24,9 +25,17 @@ from dlt_sources.api import ApiError
 from loreline.errors import LorelineError
 from loreline.inbox.store import channel
 from loreline.postgres import connect, in_schema
-from loreline.settings import Settings
+from loreline.settings import PROJECT_ROOT, Settings
+
+if TYPE_CHECKING:
+    from loreline.cli.build import Project
 
 DELIVERIES_AT_ONCE = 500
+BUILD_ARGUMENTS = [
+    *("--exclude-resource-type", "test", "--exclude-resource-type", "unit_test"),
+    *("--exclude", "tag:manual+"),
+]
+PROJECT_FOLDERS = ("macros", "models", "python_models", "seeds", "tests/dbt")
 ATTEMPTS_TOGETHER = 3
 FIRST_WAIT = 5.0
 LONGEST_WAIT = 3600.0
@@ -277,21 +286,45 @@ def land(settings: Settings, source: str, claimed: Sequence[Claimed]) -> int:
     return load_live(settings, source, fetching, deliveries=names).rows
 
 
-def build(settings: Settings) -> None:
-    """Build what changed, in this process: dbt need not start, nor read the project anew.
+class WarmBuild:
+    """Builds what changed, in this process: dbt need not start, nor read the project anew.
 
     Data tests are left to the builds on a schedule.
-
-    Raises:
-        LorelineError: a model failed.
     """
-    from loreline.cli import build as building
 
-    arguments = ["--exclude-resource-type", "test", "--exclude-resource-type", "unit_test"]
-    arguments += ["--exclude", "tag:manual+"]
-    done = building.run(settings, arguments, show=building.Show.problems, changed=True)
-    if done.exit_code:
-        raise LorelineError("a model failed", "see `loreline status`")
+    def __init__(self) -> None:
+        self._project: Project | None = None
+        self._files: dict[str, tuple[int, int]] = {}
+
+    def __call__(self, settings: Settings) -> None:
+        """Build.
+
+        Raises:
+            LorelineError: a model failed.
+        """
+        from loreline.cli import build as building
+
+        files = _files_of_the_project()
+        if self._project is None or files != self._files:
+            self._project = building.read_project(settings, BUILD_ARGUMENTS)
+            self._files = files
+        done = building.run(
+            settings,
+            BUILD_ARGUMENTS,
+            show=building.Show.problems,
+            changed=True,
+            project=self._project,
+        )
+        if done.exit_code:
+            raise LorelineError("a model failed", "see `loreline status`")
+
+
+def _files_of_the_project() -> dict[str, tuple[int, int]]:
+    """When each file that dbt reads was changed last, in nanoseconds, and its size."""
+    found = [path for name in PROJECT_FOLDERS for path in (PROJECT_ROOT / name).rglob("*")]
+    found += PROJECT_ROOT.glob("*.yml")
+    states = [(str(path), path.stat()) for path in found]
+    return {path: (state.st_mtime_ns, state.st_size) for path, state in states}
 
 
 def _groups(claimed: Sequence[Claimed]) -> Iterator[Sequence[Claimed]]:
@@ -316,4 +349,6 @@ def _wait(connection: psycopg.Connection[Any], stopped: threading.Event) -> None
     until = time.monotonic() + SECONDS_BETWEEN_LOOKS
     while not stopped.is_set() and time.monotonic() < until:
         for _ in connection.notifies(timeout=0.5, stop_after=1):
+            # What else was told meanwhile is no reason to look once more.
+            deque(connection.notifies(timeout=0), maxlen=0)
             return
