@@ -53,7 +53,7 @@ def observed(
     delivery_id: str | None = None,
     passed_over: Counter[str] | None = None,
 ) -> Iterator[Observation | Reject]:
-    """The events of a JSON text; what is none is set aside.
+    """The events of a JSON text, or of several in lines; what is none is set aside.
 
     Args:
         raw: the text as received.
@@ -62,14 +62,27 @@ def observed(
         delivery_id: of the message that brought it.
         passed_over: counts what is not about language models.
     """
-    try:
-        value = parse(raw)
-    except BadRecord as bad:
-        yield Reject(bad.reason, bad.detail, raw, origin)
-        return
     passed_over = Counter() if passed_over is None else passed_over
-    for recorded in _recorded(value, passed_over):
-        yield _observation(recorded, value, raw, origin, observed_at, delivery_id)
+    for text in _texts(raw):
+        try:
+            value = parse(text)
+        except BadRecord as bad:
+            yield Reject(bad.reason, bad.detail, text, origin)
+            continue
+        for recorded in _recorded(value, passed_over):
+            yield _observation(recorded, value, text, origin, observed_at, delivery_id)
+
+
+def _texts(raw: bytes) -> list[bytes]:
+    """The JSON texts of a body: it may be JSON Lines, of which the first says that it is."""
+    first, _, more = raw.strip().partition(b"\n")
+    if not more:
+        return [raw]
+    try:
+        orjson.loads(first)
+    except orjson.JSONDecodeError:
+        return [raw]
+    return [line for line in raw.splitlines() if line.strip()]
 
 
 def _recorded(value: Json, passed_over: Counter[str]) -> Iterator[Recorded]:

@@ -49,8 +49,7 @@ def lakehouse(stack, tmp_path_factory):
         mock = {"mock": {"mock_response": ANSWER}}
         with service(settings) as address:
             with litellm_proxy(folder, mock, f"{address}/events", POSTED_WITH) as url:
-                converse(url)
-                wait_for_records(lakehouse)
+                converse(url, lakehouse)
             posted = httpx2.post(
                 f"{address}/v1/traces", json=otlp_export(conversation), headers=POSTED_WITH
             )
@@ -71,28 +70,38 @@ def service(settings):
         listener.bind(("127.0.0.1", 0))
         thread = threading.Thread(target=server.run, args=([listener],))
         thread.start()
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-        server.should_exit = True
-        thread.join()
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            thread.join()
 
 
-def converse(url):
-    """A first turn, a second one twice, one that streams, and one that fails."""
+def converse(url, lakehouse):
+    """A first turn, a second one twice, one that streams, and one that fails.
+
+    Each is waited for: what LiteLLM records while it posts is lost to it.
+    """
     headers = {"x-session-id": "live", "x-theme-id": "owners"}
     with openai.OpenAI(base_url=url, api_key=KEY, default_headers=headers, max_retries=0) as client:
-        client.chat.completions.create(model="mock", messages=ASKED[:1], temperature=0.5)
-        for _ in range(2):
-            client.chat.completions.create(model="mock", messages=ASKED)
+        ask = client.chat.completions.create
+        ask(model="mock", messages=ASKED[:1], temperature=0.5)
+        wait_for_records(lakehouse, 1)
+        for records in (2, 3):
+            ask(model="mock", messages=ASKED)
+            wait_for_records(lakehouse, records)
         streamed = [*ASKED, assistant(ANSWER), user("And before?")]
-        said = client.chat.completions.create(model="mock", messages=streamed, stream=True)
+        said = ask(model="mock", messages=streamed, stream=True)
         assert "".join(c.choices[0].delta.content or "" for c in said if c.choices) == ANSWER
+        wait_for_records(lakehouse, 4)
         with pytest.raises(openai.APIStatusError):
-            client.chat.completions.create(model="nobody", messages=ASKED[:1])
+            ask(model="nobody", messages=ASKED[:1])
+        wait_for_records(lakehouse, CALLS)
 
 
-def wait_for_records(lakehouse):
+def wait_for_records(lakehouse, count):
     until = time.monotonic() + 60
-    while (posted := lakehouse.execute(POSTED)[0][0]) < CALLS:
+    while (posted := lakehouse.execute(POSTED)[0][0]) < count:
         assert time.monotonic() < until, f"LiteLLM posted {posted} records"
         time.sleep(0.1)
 

@@ -446,6 +446,15 @@ def test_what_is_in_the_place_of_a_span_and_is_none_is_set_aside():
     assert sorted(type(item).__name__ for item in found) == ["Observation", "Reject", "Reject"]
 
 
+def test_a_body_may_be_lines():
+    lines = [orjson.dumps(CONVERSATION[0]), b"", b"broken", orjson.dumps(CONVERSATION[1])]
+    found = read(b"\n".join(lines))
+    assert [type(item).__name__ for item in found] == ["Observation", "Reject", "Observation"]
+    assert [found[0].raw, found[1].raw] == [lines[0], b"broken"]
+    [whole] = read(json.dumps(CONVERSATION[0], indent=2).encode())
+    assert whole.external_id == found[0].external_id
+
+
 def test_lists_are_told_apart_item_by_item():
     mixed = [CONVERSATION[0], litellm_payload(CONVERSATION[1]), otlp_export(CONVERSATION[2:]), 7]
     found = read(mixed)
