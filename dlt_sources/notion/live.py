@@ -6,6 +6,7 @@ How nothing is lost although times are rounded and search is late and incomplete
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -20,7 +21,13 @@ from dlt_sources.landed_versions import registered
 from dlt_sources.landing import Landing
 from dlt_sources.live import Batch, Plan, Run
 from dlt_sources.notion.blocks import PageRead, PageReader, encoded
-from dlt_sources.notion.client import PAGE_SIZE, NotionApi, ServiceClock, rate_of
+from dlt_sources.notion.client import (
+    PAGE_SIZE,
+    MalformedAnswerError,
+    NotionApi,
+    ServiceClock,
+    rate_of,
+)
 from dlt_sources.notion.objects import Problem, edited_at, is_trashed, observation, problem_of
 from dlt_sources.notion.settings import (
     COMMENTS,
@@ -306,9 +313,12 @@ class _Walk:
             gone = self._gone(PAGES, read.page_id, read.observed_at)
             comments = self.comments.missing(read.page_id, {})
             return Batch([*gone, *_tombstones(COMMENTS, comments, read.observed_at)], cursors)
-        skipped = self.run.landing.summary.passed_over
-        skipped["blocks that the API does not show"] += read.tree.unsupported
-        skipped["copies of synced blocks that are not shared"] += read.tree.unshared
+        self.run.landing.summary.passed_over += Counter(
+            {
+                "blocks that the API does not show": read.tree.unsupported,
+                "copies of synced blocks that are not shared": read.tree.unshared,
+            }
+        )
         self.met_originals.update(read.tree.originals)
         cursors |= self._met(read)
         if isinstance(read.seen, Observation):
@@ -360,6 +370,10 @@ class _Walk:
             except NotFoundError:
                 # Comments of a block go with it; a page that is gone is found to be so elsewhere.
                 listed = None if place == page_id else []
+            except ApiError as error:
+                if error.status == 401:
+                    raise
+                listed = None
             if listed is not None:
                 found[place] = listed
         return page_id, found, self.clock.now()
@@ -418,9 +432,9 @@ class _Walk:
             return [
                 _outlined(value) for answer in self.api.rows(data_source_id) for value in answer
             ]
-        except ApiError as error:
+        except (ApiError, MalformedAnswerError) as error:
             # What it would have shown is asked for by id.
-            if error.status == 401:
+            if getattr(error, "status", 0) == 401:
                 raise
             self.run.progress(f"notion: no rows of data source {data_source_id} ({error.what})")
             return []
