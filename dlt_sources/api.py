@@ -166,14 +166,23 @@ class Api:
                 "run this again later: it goes on where it is",
             ) from error
 
-    def map(self, ask: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-        """What `ask` gives for each item, in their order, with a few requests under way at once."""
+    def map(
+        self, ask: Callable[[Item], Result], items: Iterable[Item], *, ahead: int = 0
+    ) -> Iterator[Result]:
+        """What `ask` gives for each item, in their order, with a few requests under way at once.
+
+        Args:
+            ask: makes the requests of one item.
+            items: read in the thread that reads the results.
+            ahead: how many results may wait to be read, so that the service goes on to be asked
+                while they are; at least a few do.
+        """
         waiting: deque[Future[Result]] = deque()
         pool = ThreadPoolExecutor(self.at_once)
         try:
             for item in items:
                 waiting.append(pool.submit(ask, item))
-                if len(waiting) > 2 * self.at_once:
+                if len(waiting) > max(ahead, 2 * self.at_once):
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()

@@ -21,6 +21,8 @@ Json = dict[str, Any]
 PAGE_SIZE = 100
 # Of requests of one page each waits for the one before; several pages are read beside each other.
 PAGES_AT_ONCE = 8
+# Pages that were read wait here while those before them are committed.
+PAGES_AHEAD = 64
 # A page object holds no more references, people or pieces of text of one property than this.
 MAX_ITEMS = 25
 _INSTANT = timedelta(microseconds=1)

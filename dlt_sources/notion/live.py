@@ -23,6 +23,7 @@ from dlt_sources.live import Batch, Plan, Run
 from dlt_sources.notion.blocks import PageRead, PageReader, encoded
 from dlt_sources.notion.client import (
     PAGE_SIZE,
+    PAGES_AHEAD,
     MalformedAnswerError,
     NotionApi,
     ServiceClock,
@@ -300,7 +301,8 @@ class _Walk:
     def _read(self, page_ids: Iterable[str]) -> Iterator[Batch]:
         """Read pages, several at once."""
         asked = ((each, self.comments.places(each)) for each in page_ids)
-        for read in self.api.map(lambda each: self.reader.read(*each), asked):
+        reads = self.api.map(lambda each: self.reader.read(*each), asked, ahead=PAGES_AHEAD)
+        for read in reads:
             yield self._page(read)
 
     def _page(self, read: PageRead) -> Batch:
