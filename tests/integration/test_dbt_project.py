@@ -194,7 +194,7 @@ class TestGoingOn:
         kept = f"kept, see <{address}>"
         project.land("slack.channels", STARTED, C1={"name": "till", "kind": "public"})
         project.land("slack.users", STARTED, U1={"name": "ana"})
-        project.land("notion.pages", STARTED, p1=page("A"), p2=page(kept))
+        project.land("notion.pages", STARTED, p1=page("A"), p2=page(kept), p3=page("C"))
         project.land(
             "slack.messages",
             STARTED,
@@ -207,7 +207,7 @@ class TestGoingOn:
         later = STARTED + timedelta(days=1)
         reply = message("Restarted", thread_ts="1790848860.000001")
         project.land("notion.pages", later, p1=page("B"))
-        project.land("notion.comments", later, c1=comment("p2", "Why?"))
+        project.land("notion.comments", later, c1=comment("p3", "Why?"))
         project.land("slack.messages", later, C1__1790935200_000001=reply)
         project.dbt(*build)
         # The link is older than the thread.
@@ -215,7 +215,7 @@ class TestGoingOn:
 
         later += timedelta(days=1)
         project.land("notion.pages", later, p1=page("A"))
-        project.land("notion.comments", later, c1=Deleted(comment("p2", "Why?")))
+        project.land("notion.comments", later, c1=Deleted(comment("p3", "Why?")))
         project.land(
             "slack.messages", later, C1__1790848800_000001=Deleted(message("Till is down"))
         )
@@ -230,8 +230,9 @@ class TestGoingOn:
             ("notion:p1", 2, "B", False),
             ("notion:p1", 3, "A", False),
             ("notion:p2", 1, kept, False),
-            ("notion:p2", 2, f"{kept}\n\n# Comments\n\n**somebody:**\n\nWhy?", False),
-            ("notion:p2", 3, kept, False),
+            ("notion:p3", 1, "C", False),
+            ("notion:p3", 2, "C\n\n# Comments\n\n**somebody:**\n\nWhy?", False),
+            ("notion:p3", 3, "C", False),
             ("slack:C1:1790848800.000001", 1, "**ana:** Till is down\n\n**ana:** Looking", False),
             ("slack:C1:1790848800.000001", 2, "**ana:** Till is down", False),
             ("slack:C1:1790848800.000001", 3, "", True),
@@ -240,7 +241,7 @@ class TestGoingOn:
         current = project.query(
             "select external_id, version_number from {lake}knowledge.documents_current order by all"
         )
-        assert [number for _, number in current] == [3, 3, 3, 1]
+        assert [number for _, number in current] == [3, 1, 3, 1, 3]
 
         commits = "select count(*) from {pg}operations.commits"
         before = project.query(commits)

@@ -253,6 +253,28 @@ def test_an_interrupted_walk_goes_on(source: Source) -> None:
     assert ids <= source.landed("pages").keys()
 
 
+def test_what_was_met_before_a_run_ended_is_read_by_the_next(source: Source) -> None:
+    workspace = source.workspace
+    home = workspace.add_page("Home of what is met")
+    workspace.now += DAY
+    source.run()
+    below = workspace.add_page("Below", home.id)
+    workspace.missed.add(below.id)
+    workspace.now += timedelta(minutes=5)
+    impatient = Patience(timeout=1, total=0.3, first_wait=0.01, longest_wait=0.05)
+    # The list, and three requests for the page above.
+    source.server.clear()
+    source.server.faults = dict.fromkeys(range(4, 1_000), "500")
+    with pytest.raises(LorelineError, match="did not answer"):
+        load_live(source.settings, "notion", Notion(source.settings, impatient), sweep=False)
+    landed = source.landed("pages")
+    assert landed[home.id] == source.expected("pages")[home.id]
+    assert below.id not in landed
+    source.server.clear()
+    assert source.run().landed["pages"] == 1
+    assert below.id in source.landed("pages")
+
+
 def test_killed_between_commit_and_cursor(source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
     workspace = source.workspace
     ids = fill(workspace, 5)
