@@ -34,6 +34,8 @@ doings = st.sampled_from(
         "change_channel",
     ]
 )
+changes_of_people = st.lists(st.tuples(doings, picks, picks, texts), min_size=2, max_size=8)
+Changes = list[tuple[str, int, int, str]]
 
 
 class Lake(Protocol):
@@ -75,12 +77,16 @@ class SlackMachine(RuleBasedStateMachine):
         self.is_half_swept = False
         self.once_read: set[str] = set()
         for kind in ("public", "private", "im"):
-            self.slack.post(self.slack.add_channel(kind), "hello")
+            channel = self.slack.add_channel(kind)
+            for text in ("long ago", "lately"):
+                root = self.slack.post(channel, text)
+                for reply in ("yes", "no", "perhaps"):
+                    self.slack.post(channel, reply, thread=root)
+                self.slack.advance(86_400 * 3)
 
     # What people do
 
-    @rule(changes=st.lists(st.tuples(doings, picks, picks, texts), min_size=1, max_size=8))
-    def people_do_things(self, changes: list[tuple[str, int, int, str]]) -> None:
+    def people_do(self, changes: Changes) -> None:
         """They do not wait to be read in between."""
         for what, pick, which, text in changes:
             getattr(self, what)(self.channel(pick), which, text)
@@ -132,9 +138,10 @@ class SlackMachine(RuleBasedStateMachine):
 
     # What is read
 
-    @rule()
-    def recent_is_true(self) -> None:
+    @rule(changes=changes_of_people)
+    def recent_is_true(self, changes: Changes) -> None:
         """After a run of its own, the windows are as they are in Slack, and who may read them."""
+        self.people_do(changes)
         self.read(sweep=False)
         for channel in self.read_channels():
             landed, truth = self.landed(channel), self.slack.truth(channel)
@@ -145,9 +152,10 @@ class SlackMachine(RuleBasedStateMachine):
             assert {ts for ts in landed if _root(landed[ts]) >= low} == shown
         self.check_channels()
 
-    @rule()
-    def open_threads_are_true(self) -> None:
+    @rule(changes=changes_of_people)
+    def open_threads_are_true(self, changes: Changes) -> None:
         """Once those that are open were due, they are as they are in Slack too."""
+        self.people_do(changes)
         self.read(sweep=False)
         self.slack.advance(4 * 86_400)
         opened = {
@@ -165,9 +173,10 @@ class SlackMachine(RuleBasedStateMachine):
                 expected = {ts: _content(m) for ts, m in truth.items() if _root(m) == root}
                 assert {ts: _content(m) for ts, m in landed.items() if _root(m) == root} == expected
 
-    @rule()
-    def everything_is_true(self) -> None:
+    @rule(changes=changes_of_people)
+    def everything_is_true(self, changes: Changes) -> None:
         """After a sweep, all that the bot can read is as it is in Slack."""
+        self.people_do(changes)
         if self.is_half_swept:
             self.read(sweep=True)
         self.read(sweep=True)
@@ -183,18 +192,24 @@ class SlackMachine(RuleBasedStateMachine):
         }
 
     @rule(
+        changes=changes_of_people,
         sweep=st.booleans(),
         faults=st.dictionaries(st.integers(0, 12), st.sampled_from(FAULTS), max_size=4),
     )
-    def read_with_failures_that_pass(self, sweep: bool, faults: dict[int, str]) -> None:
+    def read_with_failures_that_pass(
+        self, changes: Changes, sweep: bool, faults: dict[int, str]
+    ) -> None:
+        """Any fault that passes, at any request."""
+        self.people_do(changes)
         self.server.clear()
         self.server.faults = dict(faults)
         self.read(sweep=sweep)
         self.server.faults = {}
 
-    @rule(sweep=st.booleans(), at=st.integers(0, 15))
-    def read_until_it_fails(self, sweep: bool, at: int) -> None:
+    @rule(changes=changes_of_people, sweep=st.booleans(), at=st.integers(0, 15))
+    def read_until_it_fails(self, changes: Changes, sweep: bool, at: int) -> None:
         """A service that says no from some request on."""
+        self.people_do(changes)
 
         def refuse(number: int) -> None:
             if number - before >= at:

@@ -119,12 +119,15 @@ def test_all_that_the_bot_may_read_lands(world: World) -> None:
 
 
 def test_a_run_with_nothing_new_lands_nothing_and_saves_nothing(world: World) -> None:
-    filled(world)
+    channel = filled(world)
+    for root in list(channel.messages)[:2]:
+        world.slack.post(channel, "a reply", thread=root)
     world.run()
     before = dict(world.lake.cursors.values)
     world.run()
     assert (world.lake.rows_landed, world.lake.snapshots) == (0, 0)
     assert world.lake.cursors.values == before
+    assert world.is_true(channel)
     world.run(sweep=True)
     assert world.lake.rows_landed == 0
 
