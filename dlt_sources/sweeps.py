@@ -124,7 +124,7 @@ class Sweep:
             select shown.external_id
             from (
                 select external_id, max(updated_at) as updated_at
-                from {self._shown}
+                from {self.shown}
                 group by external_id
             ) as shown
             inner join ({self._landing.latest(self._resource)}) as latest
@@ -143,7 +143,7 @@ class Sweep:
                 f"""
                 select distinct external_id
                 from met
-                where external_id not in (select shown.external_id from {self._shown} as shown)
+                where external_id not in (select shown.external_id from {self.shown} as shown)
                 """  # noqa: S608
             ).fetchall()
         if not rows:
