@@ -80,8 +80,12 @@ class Google(Api):
         self._client.auth = _authorization(settings, self.patience.timeout)
 
     def limited_for(self, status: int, headers: Mapping[str, str], body: Json) -> float | None:
-        """Google says it with 403, too, and seldom for how long: each wait is longer then."""
-        if status in (429, 529) or (status == 403 and TOO_MANY & set(reasons(body))):
+        """Google says it with 403, too, and seldom for how long: each wait is longer then.
+
+        Without JSON, a 403 is the page for those who ask for too much.
+        """
+        is_limit = body is None or TOO_MANY & set(reasons(body))
+        if status in (429, 529) or (status == 403 and is_limit):
             return retry_after(headers, 0.0)
         return None
 

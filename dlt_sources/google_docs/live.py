@@ -334,31 +334,47 @@ class _Walk:
         return self._fetched(Seen(file, at, landed, is_changed=True))
 
     def _fetched(self, seen: Seen) -> Batch:
-        """A file with who may read it; and its text, unless that is landed."""
+        try:
+            return Batch(self._observed(seen))
+        except NotFoundError:
+            # It went while it was fetched.
+            return Batch(self._deleted(seen.file["id"], seen.landed, datetime.now(UTC)))
+
+    def _observed(self, seen: Seen) -> list[Observed]:
+        """A file with who may read it; and its text, unless that is landed.
+
+        Raises:
+            NotFoundError: it is no longer there.
+        """
         file = {name: value for name, value in seen.file.items() if name not in UNLANDED}
         if is_folder(file):
             if "permissions" not in file and "permissionIds" in seen.file:
                 file["permissionIds"] = seen.file["permissionIds"]
-            return Batch([_observed(file, seen.at, "files.list")])
+            return [_observed(file, seen.at, "files.list")]
         if file.get("driveId"):
             permissions = self._permissions(seen)
             if permissions is not None:
                 file["permissions"] = permissions
         observed = [_observed(file, seen.at, "files.list")]
         if _needs_text(seen):
-            try:
-                observed.append(self._document(file["id"]))
-            except NotFoundError:
-                return Batch(self._deleted(file["id"], seen.landed, datetime.now(UTC)))
-        return Batch(observed)
+            observed.append(self._document(file["id"]))
+        return observed
 
     def _permissions(self, seen: Seen) -> list[Json] | None:
-        """Who may read a file of a shared drive, of which Drive lists no more than the ids."""
+        """Who may read a file of a shared drive, of which Drive lists no more than the ids.
+
+        Raises:
+            NotFoundError: the file is not there.
+        """
         known = seen.landed.payload.get("permissions")
         ids = seen.file.get("permissionIds")
         if not seen.is_changed and seen.landed.has_file and known and _ids(known) == _texts(ids):
             return known
-        return self.google.permissions(seen.file["id"])
+        try:
+            return self.google.permissions(seen.file["id"])
+        except NotFoundError:
+            self.google.file(seen.file["id"])
+            return None
 
     def _document(self, identity: str) -> Observed:
         """The text of a document.

@@ -32,7 +32,7 @@ from tests.simulators.google_drive import (
 from tests.simulators.lake import Killed, MemoryLake
 
 REAL_DATA = Path(os.environ.get("LORELINE_REAL_DATA") or PROJECT_ROOT / "../shared/data")
-QUICK = Patience(timeout=0.5, total=10, first_wait=0.01, longest_wait=0.05)
+QUICK = Patience(timeout=1, total=300, first_wait=0.01, longest_wait=0.05)
 
 
 @dataclass
@@ -78,17 +78,19 @@ class World:
         assert all(self.workspace.is_seen(i) and self.workspace.is_trashed(i) for i in alone)
 
 
-def world_of(workspace: Workspace, server: Server, given: str = TOKEN) -> World:
+def world_of(
+    workspace: Workspace, server: Server, given: str = TOKEN, patience: Patience = QUICK
+) -> World:
     settings = Settings(
         google_url=server.url, google_docs_url=server.url, google_credentials=given, google_rate="0"
     )
-    return World(workspace, server, MemoryLake(settings), GoogleDocs(settings, QUICK))
+    return World(workspace, server, MemoryLake(settings), GoogleDocs(settings, patience))
 
 
 @pytest.fixture
 def world() -> Iterator[World]:
     workspace = Workspace()
-    with serving(workspace, hang=1.0) as server:
+    with serving(workspace, hang=3.0) as server:
         yield world_of(workspace, server)
 
 
@@ -314,6 +316,25 @@ def test_edits_during_a_walk_come_with_it_or_with_the_next(world: World) -> None
     world.check()
 
 
+@pytest.mark.parametrize("part", ["/permissions", "/documents/"])
+def test_what_goes_while_it_is_fetched_is_gone(world: World, part: str) -> None:
+    w = world.workspace
+    notes = [w.create(f"Note {n}", w.add_drive()) for n in range(2)]
+    world.run()
+    for note in notes:
+        w.edit(note)
+
+    def meddle(asked: Any) -> None:
+        for note in notes:
+            if note in w.items and note in asked.path and part in asked.path:
+                w.delete(note)
+
+    w.notice = meddle
+    world.run()
+    assert world.landed == {} and not w.items
+    assert not world.lake.live(DOCUMENTS)
+
+
 def test_lists_that_lag_behind_change_nothing(world: World) -> None:
     w = world.workspace
     note = w.create("Till")
@@ -467,7 +488,7 @@ def test_every_request_of_a_run_may_fail(world: World, fault: str) -> None:
         world.lake.run(world.source)
     else:
         world.server.clear()
-        world.server.faults = dict.fromkeys(range(0, 14, 3), fault)
+        world.server.faults = dict.fromkeys(range(0, 14, 4), fault)
         world.lake.run(world.source)
     world.check()
 
