@@ -81,6 +81,7 @@ class Sender:
         receive: checks a request (its headers with names in lower case, its body, the secret, the
             time now in seconds of Unix time) and says what it is.
         max_bytes: of a body.
+        proof: what the headers alone say to prove it, where they do.
     """
 
     path: str
@@ -88,6 +89,16 @@ class Sender:
     secret: str
     receive: Callable[[Headers, bytes, str, float], Delivery | Reply]
     max_bytes: int = 1024 * 1024
+    proof: Callable[[Headers], str] | None = None
+
+    def admit(self, headers: Headers) -> None:
+        """Check what can be, before a body is read.
+
+        Raises:
+            RefusedError: the request is not let in.
+        """
+        if self.proof:
+            _require(self.secret, self.proof(headers), self.secret)
 
     def received(self, headers: Headers, body: bytes, now: float | None = None) -> Delivery | Reply:
         """Check a request.
@@ -95,23 +106,30 @@ class Sender:
         Raises:
             RefusedError: it is not let in.
         """
+        self.admit(headers)
         return self.receive(headers, body, self.secret, time.time() if now is None else now)
 
 
 def senders(settings: Settings) -> list[Sender]:
     """All routes."""
     megabytes = settings.number("max_events_megabytes")
-    events = settings.events_token, _events, int(megabytes * 1024 * 1024)
+    events = settings.events_token, _events, int(megabytes * 1024 * 1024), _bearer_token
     webhooks = {
-        "notion": ("notion_webhook_token", _notion),
-        "slack": ("slack_signing_secret", _slack),
-        "linear": ("linear_webhook_secret", _linear),
-        "google-drive": ("google_channel_token", _google_drive),
+        "notion": ("notion_webhook_token", _notion, None),
+        "slack": ("slack_signing_secret", _slack, None),
+        "linear": ("linear_webhook_secret", _linear, None),
+        "google-drive": ("google_channel_token", _google_drive, _channel_token),
     }
     return [
         *(
-            Sender(f"/webhooks/{name}", variable(secret), getattr(settings, secret), receive)
-            for name, (secret, receive) in webhooks.items()
+            Sender(
+                f"/webhooks/{name}",
+                variable(secret),
+                getattr(settings, secret),
+                receive,
+                proof=proof,
+            )
+            for name, (secret, receive, proof) in webhooks.items()
         ),
         *(Sender(path, variable("events_token"), *events) for path in ("/events", "/v1/traces")),
     ]
@@ -119,10 +137,10 @@ def senders(settings: Settings) -> list[Sender]:
 
 def _notion(headers: Headers, body: bytes, secret: str, now: float) -> Delivery | Reply:
     # https://developers.notion.com/reference/webhooks
-    signature = headers.get("x-notion-signature", "")
-    if not signature and isinstance(token := _fields(body).get("verification_token"), str):
+    # Nothing proves the token itself: it is taken until one is set.
+    if not secret and isinstance(token := _fields(body).get("verification_token"), str):
         return Reply({}, token=token[:MAX_ID_CHARACTERS])
-    _require(secret, signature, "sha256=" + _hmac(secret, body))
+    _require(secret, headers.get("x-notion-signature", ""), "sha256=" + _hmac(secret, body))
     from dlt_sources.notion.deliveries import names
 
     return _delivery("notion", body, _fields(body).get("id"), names)
@@ -151,10 +169,13 @@ def _linear(headers: Headers, body: bytes, secret: str, now: float) -> Delivery 
     return _delivery("linear", body, headers.get("linear-delivery"), names)
 
 
-def _google_drive(headers: Headers, body: bytes, secret: str, now: float) -> Delivery | Reply:
+def _channel_token(headers: Headers) -> str:
     # https://developers.google.com/workspace/drive/api/guides/push: it has no signature, but the
     # token that the channel was made with.
-    _require(secret, headers.get("x-goog-channel-token", ""), secret)
+    return headers.get("x-goog-channel-token", "")
+
+
+def _google_drive(headers: Headers, body: bytes, secret: str, now: float) -> Delivery | Reply:
     if headers.get("x-goog-resource-state") == "sync":
         return Reply()
     channel, number = headers.get("x-goog-channel-id"), headers.get("x-goog-message-number")
@@ -162,10 +183,13 @@ def _google_drive(headers: Headers, body: bytes, secret: str, now: float) -> Del
     return _delivery("google_docs", body, identity, lambda _: ["changes"])
 
 
+def _bearer_token(headers: Headers) -> str:
+    kind, _, token = headers.get("authorization", "").partition(" ")
+    return token.strip() if kind.lower() == "bearer" else ""
+
+
 def _events(headers: Headers, body: bytes, secret: str, now: float) -> Delivery | Reply:
     """Records of gateways; what they are, their reader tells."""
-    kind, _, token = headers.get("authorization", "").partition(" ")
-    _require(secret, token.strip() if kind.lower() == "bearer" else "", secret)
     envelope = {
         name.removeprefix("ce-"): value for name, value in headers.items() if name.startswith("ce-")
     }

@@ -37,7 +37,7 @@ class Stored:
         next_attempt_at: not before.
         error: why the last attempt failed.
         finished_at: when it was done, parked or dropped.
-        size: of the body, in bytes.
+        size: of the body, in bytes; 0 of what is done.
     """
 
     number: int
@@ -71,6 +71,8 @@ class Writer:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._waiting: list[tuple[Delivery, bytes, asyncio.Future[None]]] = []
+        # Begun and not ended calls of `put`.
+        self._pending = 0
         self._arrived = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._connection: psycopg.AsyncConnection[Any] | None = None
@@ -100,7 +102,11 @@ class Writer:
         stored: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append((delivery, body, stored))
         self._arrived.set()
-        await stored
+        self._pending += 1
+        try:
+            await stored
+        finally:
+            self._pending -= 1
 
     async def keep_token(self, source: str, token: str) -> None:
         """Keep a verification token for the operator, beside the newest others."""
@@ -135,7 +141,7 @@ class Writer:
 
     async def close(self) -> None:
         """Write what waits, and end."""
-        while self._waiting:
+        while self._pending:
             await asyncio.sleep(0.01)
         if self._task:
             self._task.cancel()

@@ -36,6 +36,7 @@ def _closing(writer: Writer) -> Callable[[FastAPI], object]:
 def _route(writer: Writer, sender: Sender) -> Callable[[Request], Awaitable[Response]]:
     async def receive(request: Request) -> Response:
         try:
+            sender.admit(request.headers)
             body = await _body(request, sender.max_bytes)
             found = sender.received(request.headers, body)
         except RefusedError as refused:

@@ -183,8 +183,10 @@ def test_what_does_not_say_when_it_was_sent_is_not(moment: object) -> None:
 
 def test_handshakes() -> None:
     body = b'{"verification_token": "secret_abc"}'
-    reply = by_path()["/webhooks/notion"].received({}, body, NOW)
+    reply = by_path(Settings())["/webhooks/notion"].received({}, body, NOW)
     assert reply == Reply({}, token="secret_abc")
+    with pytest.raises(RefusedError):
+        by_path()["/webhooks/notion"].received({}, body, NOW)
     body = b'{"type": "url_verification", "challenge": "c"}'
     assert by_path()["/webhooks/slack"].received(slack(body), body, NOW) == Reply(
         {"challenge": "c"}
@@ -294,7 +296,10 @@ def test_a_token_is_kept_for_the_operator() -> None:
 def test_no_more_is_read_than_may_be() -> None:
     writer, read = Memory(), 0
     small = dataclasses.replace(SETTINGS, max_events_megabytes="0.01")
-    assert post(writer, "/events", small, content=b"x" * 20_000).status_code == 413
+    assert (
+        post(writer, "/events", small, content=b"x" * 20_000, headers=events(b"")).status_code
+        == 413
+    )
 
     async def endless() -> AsyncIterator[bytes]:
         nonlocal read
@@ -304,4 +309,8 @@ def test_no_more_is_read_than_may_be() -> None:
 
     answer = post(writer, "/events", small, content=endless(), headers=events(b""))
     assert answer.status_code == 413
+    assert 10 < read < 1_000
+    read = 0
+    assert post(writer, "/events", small, content=endless()).status_code == 401
+    assert read < 10, "the headers said enough"
     assert not writer.kept
