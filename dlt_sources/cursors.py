@@ -31,11 +31,16 @@ class Cursors:
             landing.postgres.execute(
                 SQL("delete from {} where source = %s").format(self._table), [landing.source]
             )
-        rows = landing.postgres.execute(
+        self._values: dict[str, Json] = {}
+        self.read()
+
+    def read(self) -> None:
+        """Know what was saved, by whomever."""
+        rows = self._landing.postgres.execute(
             SQL("select name, value from {} where source = %s").format(self._table),
-            [landing.source],
+            [self._landing.source],
         )
-        self._values: dict[str, Json] = dict(rows.fetchall())
+        self._values = dict(rows.fetchall())
 
     def get(self, name: str, unless_known: Json = None) -> Json:
         """What was saved last under a name."""

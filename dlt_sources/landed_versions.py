@@ -178,6 +178,37 @@ class LandedVersions:
                 " (select refused.landed_at from refused)"
             )
 
+    def last_batch(self, table: str | None) -> int:
+        """The number of the last commit in the lake; -1 where nothing is landed.
+
+        Args:
+            table: the raw table as it is now, as `connection` knows it.
+        """
+        if table is None:
+            return -1
+        row = self.connection.execute(f"select max(_batch) from {table}").fetchone()  # noqa: S608
+        return -1 if row is None or row[0] is None else row[0]
+
+    def catch_up(self, table: str | None, batch: int) -> None:
+        """Know what others have landed.
+
+        Args:
+            table: the raw table as it is now, as `connection` knows it.
+            batch: the number of the last commit before theirs; all that this load made is in it, or
+                in earlier ones.
+        """
+        self.connection.execute(
+            f"update {self.local} set _batch = $batch where _batch is null",  # noqa: S608
+            {"batch": batch},
+        )
+        if table:
+            columns = ", ".join(LOOKUP_COLUMNS)
+            self.connection.execute(
+                f"insert into {self.local} select {columns}, _batch from {table}"  # noqa: S608
+                " where _batch > $batch",
+                {"batch": batch},
+            )
+
     def payloads(self, external_ids: Sequence[str]) -> dict[str, tuple[str | None, str | None]]:
         """The newest `payload` and `raw_object_uri` in the lake of each of the given objects."""
         if not self.lake:

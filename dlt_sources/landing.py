@@ -20,6 +20,7 @@ from typing import Any, Self
 
 import dlt
 import numpy as np
+import psycopg
 import pyarrow as pa
 import pyarrow.compute as pc
 from dlt.extract import DltResource
@@ -47,6 +48,10 @@ from loreline.settings import Settings
 SLICE_ROWS = 20_000
 SLICE_BYTES = 32 * 1024 * 1024
 DUCKDB_MEMORY_LIMIT = "128MB"
+SECONDS_TO_BE_LET_IN = 15
+# What the advisory locks on a source's name are for: who loads it, and who is to be let in.
+SOURCE_LOCK = 1
+URGENT_LOCK = 3
 
 
 class BusyError(LorelineError):
@@ -113,6 +118,8 @@ class Landing:
         landed_by: api, export, webhook, file or stream.
         progress: told in a line what goes on, after each slice and before waiting.
         waits: whether to wait for another load of the source; entering fails otherwise.
+        is_urgent: whether another load that calls `let_in` is to let this one in; without `waits`,
+            so much time is given it.
     """
 
     def __init__(
@@ -123,14 +130,18 @@ class Landing:
         landed_by: str = "file",
         progress: Callable[[str], None] | None = None,
         waits: bool = True,
+        is_urgent: bool = False,
     ) -> None:
         self.settings = settings
         self.source = source
         self.landed_by = landed_by
         self.waits = waits
+        self.is_urgent = is_urgent
         self.summary = LoadSummary(source)
         self.namespace = f"{settings.prefix}raw_{source}"
-        self.folder = settings.home / "landing" / self.namespace
+        # The load that lets an urgent one in goes on to use its own.
+        folder = f"{self.namespace}.urgent" if is_urgent else self.namespace
+        self.folder = settings.home / "landing" / folder
         # Whether the input says that it shows all that there is; None where it says nothing.
         self.told_complete: bool | None = None
         self._masking = Masking(settings, self.summary.masked)
@@ -361,20 +372,68 @@ class Landing:
         if found.result:
             keep_result(self.settings, self.postgres, contract, found.rows, found.result)
 
+    def is_wanted(self) -> bool:
+        """Whether an urgent load of the source waits to be let in."""
+        place = (self._lock_name(), URGENT_LOCK)
+        asked = self._lock_held.execute(
+            "select pg_try_advisory_lock_shared(hashtextextended(%s, %s))", place
+        ).fetchone()
+        if asked == (False,):
+            return True
+        self._lock_held.execute("select pg_advisory_unlock_shared(hashtextextended(%s, %s))", place)
+        return False
+
+    def let_in(self) -> None:
+        """Let an urgent load of the source run now, and know what it has landed.
+
+        All that was compared has to be committed. `latest` goes on to tell what was there when this
+        load began.
+        """
+        place = (self._lock_name(), SOURCE_LOCK)
+        until = {
+            name: table.versions.last_batch(self.landed_table(name))
+            for name, table in self._tables.items()
+        }
+        # Who waits is given the lock by this; asked for again, it is had after them.
+        self._lock_held.execute("select pg_advisory_unlock(hashtextextended(%s, %s))", place)
+        self._lock_held.execute("select pg_advisory_lock(hashtextextended(%s, %s))", place)
+        for name, table in self._tables.items():
+            table.versions.catch_up(self.landed_table(name), until[name])
+            table.sightings.catch_up()
+
+    def _lock_name(self) -> str:
+        return f"{self.settings.catalog_warehouse}.{self.namespace}"
+
     def _lock(self) -> None:
         """Hold the source's lock until the landing is closed, or the process dies."""
-        connection = self._held.enter_context(connect(self.settings, autocommit=True))
-        key = f"{self.settings.catalog_warehouse}.{self.namespace}"
-        statement = "select pg_try_advisory_lock(hashtextextended(%s, 1))"
-        if connection.execute(statement, (key,)).fetchone() == (False,):
+        self._lock_held = self._held.enter_context(connect(self.settings, autocommit=True))
+        execute, key = self._lock_held.execute, self._lock_name()
+        if self.is_urgent:
             if not self.waits:
-                self._held.close()
-                raise BusyError(
-                    f"another load of {self.source} is running",
-                    "what is new is in it, or in the next one",
-                )
-            self._progress(f"{self.source}: waiting for another load to end")
-            connection.execute("select pg_advisory_lock(hashtextextended(%s, 1))", (key,))
+                execute(f"set lock_timeout = '{SECONDS_TO_BE_LET_IN}s'")
+            self._wait_for(key, URGENT_LOCK)
+        statement = "select pg_try_advisory_lock(hashtextextended(%s, %s))"
+        if execute(statement, (key, SOURCE_LOCK)).fetchone() == (False,):
+            if not (self.waits or self.is_urgent):
+                raise self._busy()
+            if self.waits:
+                self._progress(f"{self.source}: waiting for another load to end")
+            self._wait_for(key, SOURCE_LOCK)
+
+    def _wait_for(self, key: str, lock: int) -> None:
+        try:
+            self._lock_held.execute(
+                "select pg_advisory_lock(hashtextextended(%s, %s))", (key, lock)
+            )
+        except psycopg.errors.LockNotAvailable:
+            raise self._busy() from None
+
+    def _busy(self) -> BusyError:
+        self._held.close()
+        return BusyError(
+            f"another load of {self.source} is running",
+            "what is new is in it, or in the next one",
+        )
 
     def _table(self, resource: Resource) -> _RawTable:
         """What is landed of a resource, as it was when the load began and since."""

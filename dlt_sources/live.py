@@ -27,6 +27,8 @@ Json = Any
 # What is fetched waits for its commit no longer than this, and is no more than that: it is what a
 # killed run has to fetch again.
 SECONDS_PER_COMMIT = 30.0
+# How often a run looks whether an urgent one waits.
+SECONDS_BETWEEN_LOOKS = 0.5
 OBSERVATIONS_PER_COMMIT = 1_000
 SWEPT_AT = "swept_at"
 
@@ -131,7 +133,8 @@ def load_live(
         allow_deletes: however much that is.
         deliveries: names to fetch, and nothing else, with the ids of the deliveries.
         progress: told in a line what goes on.
-        waits: whether to wait where another load of the source is running.
+        waits: whether to wait where another load of the source is running. One that is read through
+            its API lets in what deliveries name, between two of its commits.
 
     Raises:
         BusyError: another load is running, and this is not to wait.
@@ -141,7 +144,14 @@ def load_live(
     started = time.monotonic()
     landed_by = "api" if deliveries is None else "webhook"
     with (
-        Landing(settings, source, landed_by=landed_by, progress=progress, waits=waits) as landing,
+        Landing(
+            settings,
+            source,
+            landed_by=landed_by,
+            progress=progress,
+            waits=waits,
+            is_urgent=deliveries is not None,
+        ) as landing,
         recorded(landing),
     ):
         summary = landing.summary
@@ -192,27 +202,41 @@ def plan_live(settings: Settings, source: str, fetching: LiveSource) -> Plan:
 
 def _land(run: Run, batches: Iterable[Batch]) -> None:
     """Land batches, some of them in one commit; what came before a failure lands all the same."""
-    failure: LorelineError | None = None
+    failures: list[LorelineError] = []
     touched: set[str] = set()
     waiting: list[Batch] = []
-    since = time.monotonic()
-    try:
-        for batch in batches:
-            waiting.append(batch)
-            # Who waits to be told of the commit holds something until then.
-            if (
-                batch.committed
-                or _size(waiting) >= OBSERVATIONS_PER_COMMIT
-                or time.monotonic() - since >= SECONDS_PER_COMMIT
-            ):
-                touched |= _commit(run, waiting)
-                waiting, since = [], time.monotonic()
-    except LorelineError as error:
-        failure = error
+    since = looked_at = time.monotonic()
+    for batch in _until_failure(batches, failures):
+        waiting.append(batch)
+        is_wanted = False
+        if time.monotonic() - looked_at >= SECONDS_BETWEEN_LOOKS:
+            is_wanted, looked_at = run.landing.is_wanted(), time.monotonic()
+        # Who waits to be told of the commit holds something until then.
+        if (
+            batch.committed
+            or is_wanted
+            or _size(waiting) >= OBSERVATIONS_PER_COMMIT
+            or time.monotonic() - since >= SECONDS_PER_COMMIT
+        ):
+            touched |= _commit(run, waiting)
+            waiting, since = [], time.monotonic()
+        if is_wanted:
+            run.landing.let_in()
+            run.cursors.read()
     touched |= _commit(run, waiting)
     run.landing.finish(touched)
-    if failure:
-        raise failure
+    if failures:
+        raise failures[0]
+
+
+def _until_failure(batches: Iterable[Batch], failures: list[LorelineError]) -> Iterator[Batch]:
+    """The batches before a source fails. A commit that fails is not its failure, and not caught:
+    its rows are no longer new, so that their cursors would be saved without them.
+    """
+    try:
+        yield from batches
+    except LorelineError as error:
+        failures.append(error)
 
 
 def _commit(run: Run, batches: Sequence[Batch]) -> set[str]:

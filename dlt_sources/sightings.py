@@ -73,6 +73,12 @@ class Sightings:
             self.connection.execute(f"insert into {self.local} select * from sighted")  # noqa: S608
         self.newest = max(self.newest, *seen_at)
 
+    def catch_up(self) -> None:
+        """Know what others have noted."""
+        self.files = self.objects.list(self.location)
+        self.newest = max([self.newest, *map(_time, self.files)])
+        self._is_read = False
+
     def save(self) -> None:
         """Keep what was noted, once the rows that it speaks of are committed."""
         row = self.connection.execute(f"select count(*) from {self.local}").fetchone()  # noqa: S608

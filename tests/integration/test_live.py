@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -9,7 +11,8 @@ from datetime import UTC, datetime, timedelta
 import pyarrow as pa
 import pytest
 
-from dlt_sources.landing import BusyError, Landing
+from dlt_sources import landing, live
+from dlt_sources.landing import BusyError, Landing, LoadSummary
 from dlt_sources.live import Batch, Plan, Run, load_live, plan_live
 from dlt_sources.quarantine import Reject
 from dlt_sources.slices import Observation
@@ -138,6 +141,58 @@ def test_a_delivery_fetches_what_it_names(settings: Settings) -> None:
         table = f"lake.{settings.prefix}raw_notes.notes"
         rows = lake.execute(f"select landed_by, delivery_id from {table}").fetchall()
     assert rows == [("webhook", "delivery-7")]
+
+
+def test_a_delivery_is_let_in_by_a_walk(settings: Settings, monkeypatch) -> None:
+    monkeypatch.setattr(live, "SECONDS_BETWEEN_LOOKS", 0.0)
+    load_live(settings, "notes", Notes({"0": 0, "1": 1}))
+    walked = Notes({str(n): 100 + n for n in range(8)})
+    edited = Notes({"5": 999, "6": 106, "new": 1})
+    done: list[LoadSummary] = []
+
+    def deliver() -> None:
+        names = dict.fromkeys(["5", "6", "new"], "d")
+        done.append(load_live(settings, "notes", edited, deliveries=names, waits=False))
+
+    class Walk(Notes):
+        """Fetches all before anything of it lands, and the delivery comes after that."""
+
+        def fetch(self, run: Run) -> Iterator[Batch]:
+            batches = [walked._one(each) for each in walked.notes]
+            thread = threading.Thread(target=deliver)
+            for number, batch in enumerate(batches):
+                yield batch
+                if number == 1:
+                    thread.start()
+                    while not run.landing.is_wanted():
+                        time.sleep(0.01)
+                elif number == 2:
+                    assert [summary.rows for summary in done] == [3]
+            thread.join()
+
+    summary = load_live(settings, "notes", Walk())
+    # The note that was edited was seen before it was; the other one is known by now.
+    assert (summary.rows, summary.outdated, summary.unchanged) == (6, 1, 1)
+    expected = {str(n): f"note {100 + n}" for n in range(8)} | {"5": "note 999", "new": "note 1"}
+    assert current(settings) == expected
+
+
+def test_an_urgent_load_leaves_where_nobody_lets_it_in(settings: Settings, monkeypatch) -> None:
+    monkeypatch.setattr(landing, "SECONDS_TO_BE_LET_IN", 1)
+    with Landing(settings, "notes"), pytest.raises(BusyError):
+        load_live(settings, "notes", Notes({"a": 1}), deliveries={"a": "d"}, waits=False)
+    assert load_live(settings, "notes", Notes({"a": 1}), deliveries={"a": "d"}).rows == 1
+
+
+def test_a_cursor_is_not_saved_without_its_rows(settings: Settings, monkeypatch) -> None:
+    def fail(*_: object) -> None:
+        raise LorelineError("the catalog does not answer")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(live, "land_tables", fail)
+        with pytest.raises(LorelineError, match="the catalog"):
+            load_live(settings, "notes", Notes({"a": 1}))
+    assert "last" not in cursors(settings)
 
 
 def test_a_second_run_leaves(settings: Settings) -> None:
