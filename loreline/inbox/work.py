@@ -22,6 +22,7 @@ import psycopg
 from psycopg.rows import class_row
 
 from dlt_sources.api import ApiError
+from dlt_sources.landing import BusyError
 from loreline.errors import LorelineError
 from loreline.inbox.store import channel
 from loreline.postgres import connect, in_schema
@@ -122,9 +123,15 @@ class Worker:
         for source in self._sources():
             with self._held(source) as is_ours:
                 claimed = self._claim(source) if is_ours else []
-                worked |= bool(claimed)
-                for group in _groups(claimed):
-                    if self._work_on(source, group):
+                groups = list(_groups(claimed))
+                for number, group in enumerate(groups):
+                    try:
+                        has_landed = self._work_on(source, group)
+                    except BusyError:
+                        self._give_back([each for later in groups[number:] for each in later])
+                        break
+                    worked = True
+                    if has_landed:
                         self._is_built = self._build is None
                         oldest = min(filter(None, [oldest, group[0].received_at]))
             if stopped and stopped.is_set():
@@ -138,9 +145,14 @@ class Worker:
         """Land a group; gives whether something new is in the lake.
 
         Where it fails for what one delivery names, halves of it are tried, until that one is alone.
+
+        Raises:
+            BusyError: another load of the source is running, and lets nobody in.
         """
         try:
             rows = self._land(self._settings, source, group)
+        except BusyError:
+            raise
         except Exception as error:
             is_of_one = isinstance(error, ApiError) or not isinstance(error, LorelineError)
             if is_of_one and len(group) > 1:
@@ -218,9 +230,18 @@ class Worker:
             found = cursor.execute(query, given).fetchall()
         return sorted(found, key=lambda claimed: claimed.number)
 
-    def _done(self, group: Sequence[Claimed]) -> None:
+    def _give_back(self, claimed: Sequence[Claimed]) -> None:
+        """What was not even begun is no attempt."""
         self._execute(
-            "update {}.inbox set state = 'done', error = null, finished_at = now()"
+            "update {}.inbox set attempts = attempts - 1, next_attempt_at = now()"
+            " where state = 'waiting' and error is null and number = any(%s)",
+            [each.number for each in claimed],
+        )
+
+    def _done(self, group: Sequence[Claimed]) -> None:
+        """What is done stays to be known when it comes again; what it said is in the lake."""
+        self._execute(
+            "update {}.inbox set state = 'done', error = null, finished_at = now(), body = ''"
             " where number = any(%s)",
             [each.number for each in group],
         )
@@ -264,6 +285,7 @@ def land(settings: Settings, source: str, claimed: Sequence[Claimed]) -> int:
         How many rows landed.
 
     Raises:
+        BusyError: another load of the source is running, and lets nobody in.
         LorelineError: the source did not answer, or its token is not set.
     """
     from dlt_sources.live import load_live
@@ -273,7 +295,7 @@ def land(settings: Settings, source: str, claimed: Sequence[Claimed]) -> int:
         from dlt_sources.gateway.live import Received
 
         received = Received([(each.delivery_id, each.body, each.received_at) for each in claimed])
-        return load_live(settings, source, received, deliveries={}).rows
+        return load_live(settings, source, received, deliveries={}, waits=False).rows
     names = {name: each.delivery_id for each in claimed for name in each.names}
     if not names:
         return 0
@@ -283,7 +305,7 @@ def land(settings: Settings, source: str, claimed: Sequence[Claimed]) -> int:
             f"{source} delivers, and cannot be asked: its token is not set",
             "set it (docs/live-sources.md), then `loreline inbox retry --parked`",
         )
-    return load_live(settings, source, fetching, deliveries=names).rows
+    return load_live(settings, source, fetching, deliveries=names, waits=False).rows
 
 
 class WarmBuild:

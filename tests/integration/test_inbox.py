@@ -18,6 +18,7 @@ import psycopg
 import pytest
 
 from dlt_sources.api import ApiError
+from dlt_sources.landing import BusyError
 from loreline.cli import main
 from loreline.errors import LorelineError
 from loreline.inbox import work
@@ -148,6 +149,23 @@ def test_a_source_that_is_down_is_not_asked_again_for_each(settings: Settings) -
     Worker(settings, landed, None).step()
     assert len(landed.groups) == 1
     assert states(settings) == {"waiting": 40}
+
+
+def test_a_source_that_another_load_holds_costs_no_attempt(settings: Settings) -> None:
+    store(settings, *(delivered(n) for n in range(3)), delivered(3, "message:1", source="slack"))
+    landed = Landed()
+
+    def land(settings: Settings, source: str, claimed: Sequence[Claimed]) -> int:
+        if source == "notion":
+            raise BusyError("another load of notion is running")
+        return landed(settings, source, claimed)
+
+    worker = Worker(settings, land, None)
+    assert worker.step(), "the other source has been worked on"
+    assert not worker.step(), "it waits before it looks again"
+    assert {each.attempts for each in listed(settings, "waiting", "notion", 9)} == {0}
+    Worker(settings, landed, None).step()
+    assert len(listed(settings, "done", None, 9)) == 4
 
 
 def test_a_build_that_failed_is_tried_again(settings: Settings, monkeypatch) -> None:
