@@ -25,6 +25,9 @@ MIGRATIONS = Path(__file__).parent / "migrations"
 # twice at once, even with `if not exists`.
 _UPGRADE_LOCK = int.from_bytes(b"loreline")
 
+# The one table of what others may read that holds secrets.
+TOKENS = "verification_tokens"
+
 
 @dataclass(frozen=True)
 class Migration:
@@ -219,3 +222,7 @@ def _let_reader_read(
             connection.execute(
                 sql.SQL(statement).format(schema=sql.Identifier(name), role=sql.Identifier(role))
             )
+    tokens = sql.Identifier(f"{settings.prefix}operations", TOKENS)
+    found = connection.execute("select to_regclass(%s)", [tokens.as_string(connection)]).fetchone()
+    if found != (None,):
+        connection.execute(sql.SQL("revoke all on {} from {}").format(tokens, sql.Identifier(role)))

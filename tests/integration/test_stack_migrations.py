@@ -123,6 +123,8 @@ def test_the_reader_reads_what_is_there_and_what_comes_later(settings):
                 connection.execute(statement.format(f"{settings.prefix}operations.later"))
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
             connection.execute("select rolpassword from pg_authid")
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            connection.execute(f"select token from {settings.prefix}operations.verification_tokens")
 
 
 def test_the_migrations_of_this_version_are_numbered_without_gaps():
