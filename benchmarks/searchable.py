@@ -36,7 +36,7 @@ from loreline.postgres import connect
 from loreline.serving.search import search
 from loreline.settings import Settings
 from tests.simulators.api import Server, serving
-from tests.simulators.notion import Workspace
+from tests.simulators.notion import TOKEN, Workspace
 
 LIMIT_SECONDS = 5.0
 LARGE_TO_SMALL = 1.2
@@ -168,7 +168,7 @@ def run(documents: int, rounds: int, home: Path) -> list[Measurement]:
     with serving(workspace) as server:
         os.environ |= {
             "LORELINE_NOTION_URL": server.url,
-            "LORELINE_NOTION_TOKEN": SECRET,
+            "LORELINE_NOTION_TOKEN": TOKEN,
             "LORELINE_NOTION_WEBHOOK_TOKEN": SECRET,
             "LORELINE_NOTION_RATE": "0",
         }
