@@ -162,8 +162,10 @@ class History:
                 " not a number",
                 "write one, or unset it",
             ) from None
-        newest = Decimal(self.workspace.progress[channel].newest or 0)
-        return f"{max(Decimal(0), newest - hours * 3600):.6f}"
+        progress = self.workspace.progress[channel]
+        # What lies below a first walk that was interrupted, it reads next.
+        walked = Decimal(progress.walk or 0) if progress.swept is None else Decimal(0)
+        return f"{max(walked, Decimal(progress.newest or 0) - hours * 3600):.6f}"
 
     def _pages(self, channel: str, **bounds: str | bool | None) -> Iterator[Page]:
         """Pages of history, newest first; none where the bot may not read it."""

@@ -8,6 +8,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
+from hypothesis import Phase
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
@@ -140,7 +141,7 @@ class Changes(RuleBasedStateMachine):
         self.workspace.limited = limited
         self._run(sweep, {str(number): fault for number, fault in faults.items()})
         self.workspace.limited = set()
-        self.world.check()
+        self.world.check(sweep)
 
     @rule(after=st.integers(0, 3), sweep=st.booleans())
     def a_run_is_killed(self, after: int, sweep: bool) -> None:
@@ -182,12 +183,12 @@ class Changes(RuleBasedStateMachine):
         self._run(sweep, {})
         self.workspace.notice = None
         self._run(False, {})
-        self.world.check()
+        self.world.check(is_swept=False)
 
     @rule(sweep=st.booleans())
     def run_and_run_again(self, sweep: bool) -> None:
         self._run(sweep, {})
-        self.world.check()
+        self.world.check(sweep)
         self._run(sweep, {})
         assert self.world.lake.rows_landed == 0
 
@@ -198,7 +199,11 @@ class Changes(RuleBasedStateMachine):
 
 
 TestChanges = Changes.TestCase
-TestChanges.settings = hypothesis_settings(max_examples=12, stateful_step_count=30)
+TestChanges.settings = hypothesis_settings(
+    max_examples=12,
+    stateful_step_count=30,
+    phases=[Phase.explicit, Phase.reuse, Phase.generate],
+)
 
 
 @pytest.mark.soak
