@@ -79,7 +79,8 @@ class History:
         due = [
             channel
             for channel, found in self.workspace.readable.items()
-            if (progress := self.workspace.progress[channel]).newest
+            # An empty channel may have been read, too.
+            if ((progress := self.workspace.progress[channel]).newest or progress.swept)
             and not (found.is_archived and progress.is_archived)
         ]
         read: set[tuple[str, str]] = set()

@@ -131,9 +131,11 @@ def test_its_calls_become_a_conversation(lakehouse):
     ]
     assert {row[2:] for row in rows if row[4] != "failed"} == {("owners", "mock", "completed")}
     answers = lakehouse.query(
-        "select status, response_text, prompt_tokens > 0, completion_tokens > 0"
-        " from {lake}conversations.execution_run_records where session_id = 'live'"
-        " group by all order by all"
+        "select runs.status, runs.response_text, runs.prompt_tokens > 0, runs.completion_tokens > 0"
+        " from {lake}conversations.execution_run_records as runs"
+        " inner join {lake}conversations.conversation_branch_nodes as nodes"
+        " on runs.branch_node_id = nodes.branch_node_id"
+        " where nodes.session_id = 'live' group by all order by all"
     )
     assert ("completed", ANSWER, True, True) in answers
     assert "failed" in {status for status, *_ in answers}

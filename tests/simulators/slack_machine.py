@@ -89,7 +89,13 @@ class SlackMachine(RuleBasedStateMachine):
     def people_do(self, changes: Changes) -> None:
         """They do not wait to be read in between."""
         for what, pick, which, text in changes:
-            getattr(self, what)(self.channel(pick), which, text)
+            self.somebody_does(what, self.channel(pick), which, text)
+
+    def somebody_does(self, what: str, channel: Channel, which: int, text: str) -> None:
+        """One thing; what is archived can only be looked at, and brought back."""
+        if what in ("post", "reply", "edit", "delete") and channel.is_archived:
+            return
+        getattr(self, what)(channel, which, text)
 
     def channel_begins(self, channel: Channel, which: int, text: str) -> None:
         """A new one, with the bot or without."""
@@ -236,7 +242,7 @@ class SlackMachine(RuleBasedStateMachine):
 
         def change(number: int) -> None:
             if number - before == at:
-                getattr(self, what)(self.channel(pick), which, "meanwhile")
+                self.somebody_does(what, self.channel(pick), which, "meanwhile")
 
         self.slack.before_request = change
         try:
