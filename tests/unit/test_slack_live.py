@@ -386,6 +386,14 @@ def test_what_is_not_ok_is_an_error_that_says_what_to_do(world: World) -> None:
     assert world.messages(channel) == before
 
 
+def test_the_first_message_of_a_channel_that_was_empty_lands(world: World) -> None:
+    channel = world.slack.add_channel()
+    world.run()
+    world.slack.post(channel, "first")
+    world.run()
+    assert world.is_true(channel)
+
+
 def test_a_walk_that_was_killed_goes_on(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dlt_sources.slack.history.SECONDS_PER_CHECKPOINT", 0.0)
     slack = world.slack
