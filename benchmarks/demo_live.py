@@ -92,7 +92,7 @@ def _demonstrate(home: Path) -> None:
             say("Landing and building what is there …")
             changes = _changes(settings, workspaces)
             _run(environment, "ingest", "--all")
-            _run(environment, "build", "--exclude-resource-type", "test")
+            _run(environment, "build", "--changed", "--exclude-resource-type", "test")
             with _service(environment) as url:
                 rows = [[change.what, _seconds(url, change)] for change in changes]
         finally:
@@ -203,15 +203,15 @@ def _service(environment: dict[str, str]) -> Iterator[str]:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     arguments = [sys.executable, "-c", LORELINE, "serve", "--port", str(port)]
-    with tempfile.TemporaryFile() as output:
+    with tempfile.NamedTemporaryFile() as output:
         process = subprocess.Popen(
             arguments, env=environment, cwd=ROOT, stdout=output, stderr=output
         )
         url = f"http://127.0.0.1:{port}"
         try:
             _until(lambda: _is_ready(url), "the service becomes ready")
-            # The worker has begun, and built what there was to build, when it says so.
-            time.sleep(5)
+            shown = Path(output.name)
+            _until(lambda: b"waiting for deliveries" in shown.read_bytes(), "the worker begins")
             yield url
         except BaseException:
             output.seek(0)
@@ -261,7 +261,7 @@ def _deliver(url: str, route: str, content: Json) -> None:
             "x-goog-resource-state": "change",
         },
     }[route]
-    answer = httpx2.post(f"{url}/webhooks/{route}", content=body, headers=headers)
+    answer = httpx2.post(f"{url}/webhooks/{route}", content=body, headers=headers, timeout=30)
     if answer.status_code != 200:
         sys.exit(f"/webhooks/{route} answered {answer.status_code}: {answer.text}")
 

@@ -104,14 +104,19 @@ class Worker:
 
     def run(self, stopped: threading.Event) -> None:
         """Work, and wait for more."""
+        is_ready = False
         while not stopped.is_set():
             try:
                 with connect(self._settings, autocommit=True) as connection:
                     name = psycopg.sql.Identifier(channel(self._settings))
                     connection.execute(psycopg.sql.SQL("listen {}").format(name))
                     while not stopped.is_set():
-                        if not self.step(stopped):
-                            _wait(connection, stopped)
+                        if self.step(stopped):
+                            continue
+                        if not is_ready and self._is_built:
+                            is_ready = True
+                            self._told("nothing is left to do: waiting for deliveries")
+                        _wait(connection, stopped)
             except (psycopg.Error, LorelineError) as error:
                 self._told(f"Postgres does not answer: {error}")
                 stopped.wait(SECONDS_BETWEEN_LOOKS)
