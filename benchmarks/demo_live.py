@@ -287,7 +287,7 @@ def _until(is_true: Callable[[], bool], what: str) -> None:
     while not is_true():
         if time.monotonic() > until:
             raise TimeoutError(f"{what}: not within {SECONDS:.0f} s")
-        time.sleep(0.05)
+        time.sleep(0.1)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@
 
 `loreline serve` with its worker, in a stack of its own; Notion is its simulator, which is asked for
 the page as the real one is. A page is edited, the delivery posted, and a reader searches for the
-new words every 20 ms until it finds them. In the sample workspace; in the same with `--documents`
+new words every 0.1 s until it finds them. In the sample workspace; in the same with `--documents`
 more; and there while a page of each answer keeps a walk of the workspace (`loreline ingest notion`)
 busy. The texts of the additional documents are not embedded but hashed: what is timed embeds.
 """
@@ -44,7 +44,7 @@ PAGES = 20
 # So many are walked while deliveries come, each a request or three.
 WALKED_PAGES = 3_000
 WALK_RATE = 20
-SECONDS_BETWEEN_LOOKS = 0.02
+SECONDS_BETWEEN_LOOKS = 0.1
 SECONDS_AT_MOST = 300
 LORELINE = [
     sys.executable,

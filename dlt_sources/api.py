@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 import threading
 import time
 from collections import deque
@@ -10,6 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from functools import cache
 from typing import Any, Self, TypeVar
 
 import httpx2
@@ -72,6 +74,12 @@ class _PassingError(Exception):
         self.seconds = seconds
 
 
+@cache
+def _certificates() -> ssl.SSLContext:
+    """Whom to trust: read once in a process, as that takes a tenth of a second."""
+    return httpx2.create_ssl_context()
+
+
 class Api:
     """A client of one service. Threads may share it.
 
@@ -120,6 +128,7 @@ class Api:
             base_url=url,
             headers={"user-agent": "loreline", **headers},
             timeout=self.patience.timeout,
+            verify=_certificates(),
             limits=httpx2.Limits(max_connections=at_once, max_keepalive_connections=at_once),
         )
         self._back_off = wait_random_exponential(

@@ -47,6 +47,7 @@ SELECTION = (
 BESIDE_CHANGED = (
     *("--project-dir", "--profiles-dir", "--target-path", "--log-path"),
     *("--target", "-t", "--threads", "--fail-fast", "-x", "--use-colors", "--no-use-colors"),
+    *("--no-write-json", "--cache-selected-only"),
 )
 # `loreline build NAME`: parts of the project that are built on request only.
 PARTS = {"datasets": "tag:datasets"}
@@ -183,7 +184,7 @@ def run(
     is_quiet = show is Show.problems
     with progress("building", in_place=False) if is_quiet else nullcontext() as told:
         if changed:
-            known = project or read_project(settings, arguments)
+            known = project or read_project(settings, arguments)[0]
             build_changed(
                 settings,
                 _folder(arguments),
@@ -211,16 +212,20 @@ def run(
     return BuildSummary((invocations or [""])[-1], exit_code, seconds, commits)
 
 
-def read_project(settings: Settings, arguments: Sequence[str]) -> Project:
-    """Have dbt read the project, and tell which nodes the arguments of `dbt build` select.
+def read_project(settings: Settings, *parts: Sequence[str]) -> list[Project]:
+    """Have dbt read the project, once, and tell which nodes each arguments of `dbt build` select.
 
     Raises:
         LorelineError: it cannot, or the arguments do not go with `--changed`.
     """
-    selection, _ = divided(dbt_arguments(arguments))
-    folder = _folder(arguments)
-    read = manifest(settings, folder)
-    return Project(read, selected(settings, folder, read, selection))
+    read: Manifest | None = None
+    projects = []
+    for arguments in parts:
+        selection, _ = divided(dbt_arguments(arguments))
+        folder = _folder(arguments)
+        read = read or manifest(settings, folder)
+        projects.append(Project(read, selected(settings, folder, read, selection)))
+    return projects
 
 
 def child_map(settings: Settings) -> Mapping[str, list[str]]:

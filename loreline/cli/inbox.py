@@ -146,7 +146,8 @@ def work(
     ] = False,
 ) -> None:
     """Work on deliveries until Ctrl-C or SIGTERM; loreline serve does it by itself."""
-    from loreline.inbox.work import WarmBuild, Worker, land
+    from loreline.contracts.suite import context
+    from loreline.inbox.work import WarmBuilds, Worker, land
 
     stopped = threading.Event()
     if with_parent:
@@ -157,7 +158,11 @@ def work(
 
     for sign in (signal.SIGINT, signal.SIGTERM):
         signal.signal(sign, stop)
-    Worker(_settings(), land, None if no_build else WarmBuild(), _told).run(stopped)
+    settings, warm = _settings(), WarmBuilds()
+    worker = Worker(settings, land, [] if no_build else [warm.for_search, warm.for_all], _told)
+    # What judges rows takes seconds to load: no delivery is to wait for it.
+    context()
+    worker.run(stopped)
 
 
 def _end_with(parent: int, stopped: threading.Event) -> None:

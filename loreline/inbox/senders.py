@@ -11,6 +11,7 @@ import hmac
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any
 
 import orjson
@@ -112,6 +113,9 @@ class Sender:
 
 def senders(settings: Settings) -> list[Sender]:
     """All routes."""
+    # Here, and not with the first delivery: what comes along takes seconds to import.
+    for source in ("linear", "notion", "slack"):
+        import_module(f"dlt_sources.{source}.deliveries")
     megabytes = settings.number("max_events_megabytes")
     events = settings.events_token, _events, int(megabytes * 1024 * 1024), _bearer_token
     webhooks = {

@@ -8,6 +8,7 @@ once, and one source is worked on by one worker at a time.
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections import deque
@@ -35,7 +36,10 @@ DELIVERIES_AT_ONCE = 500
 BUILD_ARGUMENTS = [
     *("--exclude-resource-type", "test", "--exclude-resource-type", "unit_test"),
     *("--exclude", "tag:manual+"),
+    # Of the 0.9 s that dbt takes before the first node, these are more than half.
+    *("--no-write-json", "--cache-selected-only"),
 ]
+SEARCH_ARGUMENTS = [*BUILD_ARGUMENTS, "--select", "+vector_collections"]
 PROJECT_FOLDERS = ("macros", "models", "python_models", "seeds", "tests/dbt")
 ATTEMPTS_TOGETHER = 3
 FIRST_WAIT = 5.0
@@ -43,6 +47,10 @@ LONGEST_WAIT = 3600.0
 # Where nobody says that something has arrived, such as a retry whose time has come.
 SECONDS_BETWEEN_LOOKS = 5.0
 SECONDS_BETWEEN_CLEANUPS = 3600.0
+# The first build is run at once; the others when nothing has landed for a while, but not put off
+# for ever.
+QUIET_SECONDS = 10.0
+LONGEST_DELAY = 120.0
 
 _log = logging.getLogger(__name__)
 
@@ -80,7 +88,8 @@ class Worker:
     Args:
         settings: the stores, and the sources' credentials.
         land: how deliveries of a source land.
-        build: how models are built; None where something else builds.
+        builds: how models are built: the first at once, the others once it is quiet. None where
+            something else builds.
         told: told in a line what was done.
     """
 
@@ -88,16 +97,18 @@ class Worker:
         self,
         settings: Settings,
         land: Land,
-        build: Build | None,
+        builds: Sequence[Build] = (),
         told: Callable[[str], None] = lambda line: None,
     ) -> None:
         self._settings = settings
         self._land = land
-        self._build = build
+        self._builds = builds
         self._told = told
         self._most_attempts = int(settings.number("inbox_attempts"))
-        # What an earlier worker landed and did not build is built first.
-        self._is_built = build is None
+        # How many of the builds are done; what an earlier worker landed is built first.
+        self._built = 0
+        self._oldest: datetime | None = None
+        self._unbuilt_since = self._landed_at = -math.inf
         self._build_at = 0.0
         self._builds_failed = 0
         self._cleaned_at = 0.0
@@ -113,7 +124,7 @@ class Worker:
                     while not stopped.is_set():
                         if self.step(stopped):
                             continue
-                        if not is_ready and self._is_built:
+                        if not is_ready and self._built == len(self._builds):
                             is_ready = True
                             self._told("nothing is left to do: waiting for deliveries")
                         _wait(connection, stopped)
@@ -124,7 +135,6 @@ class Worker:
     def step(self, stopped: threading.Event | None = None) -> bool:
         """Land what waits, then build; gives whether there was anything to do."""
         worked = False
-        oldest: datetime | None = None
         for source in self._sources():
             with self._held(source) as is_ours:
                 claimed = self._claim(source) if is_ours else []
@@ -137,12 +147,15 @@ class Worker:
                         break
                     worked = True
                     if has_landed:
-                        self._is_built = self._build is None
-                        oldest = min(filter(None, [oldest, group[0].received_at]))
+                        self._landed_at = time.monotonic()
+                        if self._built == len(self._builds):
+                            self._unbuilt_since = self._landed_at
+                        self._built = 0
+                        self._oldest = min(filter(None, [self._oldest, group[0].received_at]))
             if stopped and stopped.is_set():
                 return worked
-        if not self._is_built and time.monotonic() >= self._build_at:
-            self._try_to_build(oldest)
+        if self._is_build_due():
+            worked = self._try_to_build() or worked
         self._clean_up()
         return worked
 
@@ -173,21 +186,31 @@ class Worker:
         self._told(f"{source}: {_counted(group)}, {rows} rows landed")
         return rows > 0
 
-    def _try_to_build(self, oldest: datetime | None) -> None:
-        assert self._build is not None
+    def _is_build_due(self) -> bool:
+        now = time.monotonic()
+        if self._built == len(self._builds) or now < self._build_at:
+            return False
+        is_quiet = now - self._landed_at >= QUIET_SECONDS
+        return self._built == 0 or is_quiet or now - self._unbuilt_since >= LONGEST_DELAY
+
+    def _try_to_build(self) -> bool:
+        """Run the next build; gives whether it went well."""
         try:
-            self._build(self._settings)
+            self._builds[self._built](self._settings)
         except Exception as error:
             if not isinstance(error, LorelineError):
                 _log.exception("a build failed")
             self._builds_failed += 1
             self._build_at = time.monotonic() + wait_after(self._builds_failed)
             self._told(f"the build failed, it is tried again: {error}")
-            return
-        self._is_built, self._builds_failed = True, 0
-        if oldest:
-            seconds = (datetime.now(UTC) - oldest).total_seconds()
+            return False
+        self._built += 1
+        self._builds_failed = 0
+        if self._oldest:
+            seconds = (datetime.now(UTC) - self._oldest).total_seconds()
             self._told(f"built; {seconds:.1f} s after the oldest delivery")
+            self._oldest = None
+        return True
 
     def _sources(self) -> list[str]:
         query = (
@@ -313,37 +336,61 @@ def land(settings: Settings, source: str, claimed: Sequence[Claimed]) -> int:
     return load_live(settings, source, fetching, deliveries=names, waits=False).rows
 
 
-class WarmBuild:
+class WarmBuilds:
     """Builds what changed, in this process: dbt need not start, nor read the project anew.
 
-    Data tests are left to the builds on a schedule.
+    What search reads is built by itself, before the rest. Data tests are left to the builds on a
+    schedule.
     """
 
     def __init__(self) -> None:
-        self._project: Project | None = None
+        self._projects: list[Project] = []
+        self._is_warm = False
         self._files: dict[str, tuple[int, int]] = {}
 
-    def __call__(self, settings: Settings) -> None:
-        """Build.
+    def for_search(self, settings: Settings) -> None:
+        """Build what search reads.
 
         Raises:
             LorelineError: a model failed.
         """
+        self._build(settings, 0)
+        if not self._is_warm:
+            _load_encoders(settings)
+            self._is_warm = True
+
+    def for_all(self, settings: Settings) -> None:
+        """Build everything; raises as `for_search`."""
+        self._build(settings, 1)
+
+    def _build(self, settings: Settings, number: int) -> None:
         from loreline.cli import build as building
 
+        parts = (SEARCH_ARGUMENTS, BUILD_ARGUMENTS)
         files = _files_of_the_project()
-        if self._project is None or files != self._files:
-            self._project = building.read_project(settings, BUILD_ARGUMENTS)
+        if files != self._files:
+            self._projects = building.read_project(settings, *parts)
             self._files = files
         done = building.run(
             settings,
-            BUILD_ARGUMENTS,
+            parts[number],
             show=building.Show.problems,
             changed=True,
-            project=self._project,
+            project=self._projects[number],
         )
         if done.exit_code:
             raise LorelineError("a model failed", "see `loreline status`")
+
+
+def _load_encoders(settings: Settings) -> None:
+    """Have the models in memory: they take seconds, which the first delivery need not wait."""
+    from loreline.embedding import EmbeddingConfiguration, load_encoder
+    from loreline.lake import duck
+
+    with duck.connect(settings) as lake:
+        table = f"lake.{settings.prefix}embedding.embedding_configurations"
+        for row in lake.table(table).to_arrow_table().to_pylist():
+            load_encoder(EmbeddingConfiguration.from_row(row), settings).encode_query("")
 
 
 def _files_of_the_project() -> dict[str, tuple[int, int]]:
@@ -375,7 +422,8 @@ def _wait(connection: psycopg.Connection[Any], stopped: threading.Event) -> None
     """Until something arrives, or it is time to look."""
     until = time.monotonic() + SECONDS_BETWEEN_LOOKS
     while not stopped.is_set() and time.monotonic() < until:
-        for _ in connection.notifies(timeout=0.5, stop_after=1):
+        # Read to the end: the connection is locked while a reader of it waits to be continued.
+        if list(connection.notifies(timeout=0.5, stop_after=1)):
             # What else was told meanwhile is no reason to look once more.
             deque(connection.notifies(timeout=0), maxlen=0)
             return

@@ -56,7 +56,7 @@ def lakehouse(stack, tmp_path_factory):
             assert posted.status_code == 200
         by_litellm = [event | {"data": event["data"] | {"tenant": "u"}} for event in conversation]
         lakehouse.land_events([*conversation, *map(litellm_payload, by_litellm)])
-        assert Worker(settings, land, None).step()
+        assert Worker(settings, land).step()
         lakehouse.build(*BUILD)
         yield lakehouse
 

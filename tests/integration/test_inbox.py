@@ -118,7 +118,7 @@ def test_a_writer_whose_connection_broke_makes_another(settings: Settings) -> No
 def test_what_names_one_object_is_worked_on_once(settings: Settings) -> None:
     store(settings, *(delivered(n, "page:1") for n in range(20)), delivered(20, "page:2"))
     landed, builds = Landed(), []
-    worker = Worker(settings, landed, builds.append)
+    worker = Worker(settings, landed, [builds.append])
     assert worker.step()
     assert landed.groups == [["page:1", "page:2"]]
     assert (states(settings), len(builds)) == ({"done": 21}, 1)
@@ -129,7 +129,7 @@ def test_what_names_one_object_is_worked_on_once(settings: Settings) -> None:
 def test_one_that_fails_does_not_keep_the_others(settings: Settings) -> None:
     store(settings, *(delivered(n) for n in range(40)))
     few = dataclasses.replace(settings, inbox_attempts="2")
-    worker = Worker(few, Landed(["page:17"]), None)
+    worker = Worker(few, Landed(["page:17"]))
     worker.step()
     assert states(settings) == {"done": 39, "waiting": 1}
     assert not worker.step(), "it is not its time yet"
@@ -139,14 +139,14 @@ def test_one_that_fails_does_not_keep_the_others(settings: Settings) -> None:
     [parked] = listed(settings, "parked", None, 10)
     assert (parked.names, parked.attempts, parked.error) == (["page:17"], 2, "it refuses")
     assert change(settings, "waiting", [parked.number]) == 1
-    Worker(few, Landed(), None).step()
+    Worker(few, Landed()).step()
     assert states(settings) == {"done": 40}
 
 
 def test_a_source_that_is_down_is_not_asked_again_for_each(settings: Settings) -> None:
     store(settings, *(delivered(n) for n in range(40)))
     landed = Landed(is_down=True)
-    Worker(settings, landed, None).step()
+    Worker(settings, landed).step()
     assert len(landed.groups) == 1
     assert states(settings) == {"waiting": 40}
 
@@ -160,11 +160,11 @@ def test_a_source_that_another_load_holds_costs_no_attempt(settings: Settings) -
             raise BusyError("another load of notion is running")
         return landed(settings, source, claimed)
 
-    worker = Worker(settings, land, None)
+    worker = Worker(settings, land)
     assert worker.step(), "the other source has been worked on"
     assert not worker.step(), "it waits before it looks again"
     assert {each.attempts for each in listed(settings, "waiting", "notion", 9)} == {0}
-    Worker(settings, landed, None).step()
+    Worker(settings, landed).step()
     assert len(listed(settings, "done", None, 9)) == 4
 
 
@@ -179,10 +179,36 @@ def test_a_build_that_failed_is_tried_again(settings: Settings, monkeypatch) -> 
             raise outcome
 
     store(settings, delivered(1))
-    worker = Worker(settings, Landed(), build)
+    worker = Worker(settings, Landed(), [build])
     for _ in range(5):
         worker.step()
     assert len(built) == 3
+
+
+def test_what_is_not_searched_is_built_once_it_is_quiet(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built = []
+    builds = [lambda _: built.append("for search"), lambda _: built.append("the rest")]
+    worker = Worker(settings, Landed(), builds)
+    while worker.step():
+        pass
+    assert built == ["for search", "the rest"], "what an earlier worker has left is built at once"
+    for number in (1, 2):
+        store(settings, delivered(number))
+        while worker.step():
+            pass
+    assert built[2:] == ["for search"] * 2
+    monkeypatch.setattr(work, "QUIET_SECONDS", 0.0)
+    assert worker.step()
+    assert not worker.step()
+    assert built[4:] == ["the rest"]
+    monkeypatch.undo()
+    monkeypatch.setattr(work, "LONGEST_DELAY", 0.0)
+    store(settings, delivered(3))
+    while worker.step():
+        pass
+    assert built[5:] == ["for search", "the rest"], "it is put off only so long"
 
 
 def test_two_workers_do_not_work_on_one_source(settings: Settings) -> None:
@@ -194,29 +220,50 @@ def test_two_workers_do_not_work_on_one_source(settings: Settings) -> None:
         assert ends.wait(20)
         return 1
 
-    thread = threading.Thread(target=Worker(settings, land, None).step)
+    thread = threading.Thread(target=Worker(settings, land).step)
     thread.start()
     assert began.wait(20)
     # What arrives meanwhile is worked on after that.
     store(settings, delivered(6))
     other = Landed()
-    Worker(settings, other, None).step()
+    Worker(settings, other).step()
     assert other.groups == []
     ends.set()
     thread.join()
-    Worker(settings, other, None).step()
+    Worker(settings, other).step()
     assert other.groups == [["page:6"]]
+
+
+def test_a_worker_that_waits_is_woken_by_each_delivery(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("loreline.inbox.work.SECONDS_BETWEEN_LOOKS", 600.0)
+    stopped, told = threading.Event(), []
+    worker = Worker(settings, Landed(), told=told.append)
+    running = threading.Thread(target=worker.run, args=[stopped])
+    running.start()
+    try:
+        for number in range(1, 6):
+            store(settings, delivered(2 * number), delivered(2 * number + 1))
+            until = time.monotonic() + 60
+            while states(settings) != {"done": 2 * number}:
+                assert time.monotonic() < until, told
+                time.sleep(0.02)
+    finally:
+        stopped.set()
+        running.join(30)
+    assert not running.is_alive()
 
 
 def test_what_was_done_long_ago_is_forgotten(settings: Settings) -> None:
     store(settings, delivered(1), delivered(2))
-    Worker(settings, Landed(), None).step()
+    Worker(settings, Landed()).step()
     with connect(settings) as connection:
         query = (
             "update {}.inbox set finished_at = now() - interval '8 days' where delivery_id = 'd1'"
         )
         connection.execute(in_schema(settings, "operations", query))
-    Worker(settings, Landed(), None).step()
+    Worker(settings, Landed()).step()
     assert states(settings) == {"done": 1}
 
 
