@@ -158,7 +158,7 @@ class MemoryLake:
         return f'select * from memory.main."landed {resource.name}"'
 
     def _begin(self, sweep: bool, max_deleted_share: float) -> Run:
-        self.duckdb = duckdb.connect()
+        self.duckdb = duckdb.connect(config={"threads": 1})
         self._at_begin = {name: dict(rows) for name, rows in self.tables.items()}
         self._written: set[str] = set()
         self.summary = LoadSummary("memory")

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack, suppress
 from typing import Any
 
 import hypothesis
@@ -12,11 +11,11 @@ import pytest
 from dlt_sources.linear import live
 from dlt_sources.linear.client import LinearApi
 from dlt_sources.linear.live import LinearLive
-from dlt_sources.live import Batch, Run
+from dlt_sources.linear.settings import TABLES
 from loreline.settings import Settings
 from tests.linear_changes import QUICK, LinearChanges
-from tests.memory_landing import Memory
 from tests.simulators.api import serving
+from tests.simulators.lake import Killed, MemoryLake
 from tests.simulators.linear import Linear
 
 
@@ -29,9 +28,7 @@ class InMemory(LinearChanges):
         self.settings = Settings(
             linear_api_key="lin_api_key", linear_url=f"{self.server.url}/graphql", linear_rate="0"
         )
-        # Each client reads all certificates of the machine: one is enough.
-        self.api = self.held.enter_context(LinearApi(self.settings, patience=QUICK))
-        self.memory = Memory()
+        self.lake = MemoryLake(self.settings, batches_per_commit=1)
         # So that lists of a few objects have pages.
         patch = self.held.enter_context(pytest.MonkeyPatch.context())
         patch.setattr(live, "FEW", 2)
@@ -41,16 +38,15 @@ class InMemory(LinearChanges):
         self.held.close()
 
     def land(self, *, sweep: bool, names: list[str] | None = None, stop: int | None = None) -> None:
-        source = LinearLive(self.settings, lambda *_, **told: nullcontext(self.api))
-
-        def fetching(run: Run) -> Iterable[Batch]:
-            return source.fetch(run) if names is None else source.fetch_named(run, names)
-
-        self.memory.land(self.settings, fetching, sweep=sweep, stop=stop)
-        assert self.memory.rejects == []
+        source = LinearLive(self.settings, lambda s, **told: LinearApi(s, patience=QUICK, **told))
+        self.lake.dies_after = stop
+        with suppress(Killed):
+            self.lake.run(source, sweep=sweep, names=names)
+        self.lake.dies_after = None
+        assert self.lake.rejects == []
 
     def rows(self, table: str) -> dict[str, dict[str, Any]]:
-        return self.memory.rows(table)
+        return self.lake.live(TABLES[table])
 
 
 TestInMemory = InMemory.TestCase

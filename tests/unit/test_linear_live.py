@@ -14,12 +14,13 @@ from dlt_sources.linear.client import LinearApi
 from dlt_sources.linear.deliveries import names
 from dlt_sources.linear.live import OVERLAP, LinearLive, live_linear
 from dlt_sources.linear.queries import KINDS, object_query, objects_query
+from dlt_sources.linear.settings import TABLES
 from dlt_sources.live_sources import LIVE_SOURCES
 from loreline.errors import LorelineError
 from loreline.settings import Settings
 from tests.linear_changes import QUICK
-from tests.memory_landing import Memory
 from tests.simulators.api import Answer, Asked, Server, serving
+from tests.simulators.lake import Killed, MemoryLake
 from tests.simulators.linear import START, Linear
 
 ISSUES = objects_query(KINDS["issues"])
@@ -33,7 +34,9 @@ class Place:
     linear: Linear
     server: Server
     settings: Settings
-    memory: Memory = dataclasses.field(default_factory=Memory)
+
+    def __post_init__(self) -> None:
+        self.lake = MemoryLake(self.settings, batches_per_commit=1)
 
     def api(self, **told: Any) -> LinearApi:
         return LinearApi(self.settings, patience=QUICK, **told)
@@ -42,10 +45,14 @@ class Place:
         return LinearLive(self.settings, lambda settings, **told: self.api(**told))
 
     def land(self, **options: Any) -> int:
-        return self.memory.land(self.settings, self.source().fetch, **options)
+        self.lake.run(self.source(), **options)
+        return self.lake.rows_landed
+
+    def rows(self, table: str) -> dict[str, Any]:
+        return self.lake.live(TABLES[table])
 
     def deliver(self, *named: str) -> int:
-        return self.memory.land(self.settings, lambda run: self.source().fetch_named(run, named))
+        return self.land(names=named)
 
     def requests(self, **options: Any) -> int:
         before = self.server.answered
@@ -185,11 +192,11 @@ def test_what_a_delivery_names_is_fetched_alone(place: Place) -> None:
     team = linear.team("OPS")
     first, second = linear.issue(team, "Till is slow"), linear.issue(team, "Door is stuck")
     assert place.deliver(f"issues:{second}") == 2
-    assert place.memory.rows("issues").keys() == {second}
+    assert place.rows("issues").keys() == {second}
     linear.delete("issues", second)
     assert place.deliver(f"issues:{second}", f"issues:{AN_ID}", "issues:'--", "nothing") == 1
-    assert place.memory.rows("issues") == {}
-    assert first not in place.memory.landing.objects["issues"]
+    assert place.rows("issues") == {}
+    assert first not in place.lake.tables["issues"]
 
 
 # -- how much is asked ---------------------------------------------------------------------------
@@ -217,18 +224,20 @@ def test_a_first_run_goes_through_lists_of_ids_and_then_what_they_name(place: Pl
     workspace(place.linear, 600)
     # The newest, three pages of lists, and issues, comments, users by their ids.
     assert place.requests(sweep=True) == 1 + 3 + 600 // 50 + 300 // 100 + 1
-    assert len(place.memory.rows("issues")) == 600
+    assert len(place.rows("issues")) == 600
 
 
 def test_a_run_that_was_killed_fetches_what_is_missing(place: Place) -> None:
     workspace(place.linear, 500)
-    place.land(sweep=True, stop=6)
-    landed = len(place.memory.rows("issues"))
+    place.lake.dies_after = 6
+    with pytest.raises(Killed):
+        place.land(sweep=True)
+    landed = len(place.rows("issues"))
     assert 0 < landed < 500
     lists, newest, users, comments = 3, 1, 0, 3
     missing = -(-(500 - landed) // 50)
     assert place.requests(sweep=True) == newest + lists + users + missing + comments
-    assert len(place.memory.rows("issues")) == 500
+    assert len(place.rows("issues")) == 500
 
 
 def test_lists_inside_of_an_issue_are_read_to_their_end(place: Place) -> None:
@@ -241,13 +250,13 @@ def test_lists_inside_of_an_issue_are_read_to_their_end(place: Place) -> None:
         linear.retitle(issue, f"Till is slow {n}")
         linear.create("comments", body=f"Try {n}.", issue=issue)
     place.land()
-    [landed] = place.memory.rows("issues").values()
+    [landed] = place.rows("issues").values()
     assert sorted(node["id"] for node in landed["labels"]["nodes"]) == sorted(labels)
     assert "pageInfo" not in landed["labels"]
-    [landed_team] = place.memory.rows("teams").values()
+    [landed_team] = place.rows("teams").values()
     assert len(landed_team["members"]["nodes"]) == 300
-    assert len(place.memory.rows("history")) == 121
-    assert len(place.memory.rows("comments")) == 120
+    assert len(place.rows("history")) == 121
+    assert len(place.rows("comments")) == 120
 
 
 def test_who_may_read_a_private_team_is_asked_each_time(place: Place) -> None:
@@ -257,7 +266,7 @@ def test_who_may_read_a_private_team_is_asked_each_time(place: Place) -> None:
     place.land(sweep=True)
     linear.edit("teams", team, bumps=False, members=[ann])
     assert place.requests() == 1
-    assert place.memory.rows("teams")[team]["members"]["nodes"] == [{"id": ann}]
+    assert place.rows("teams")[team]["members"]["nodes"] == [{"id": ann}]
 
 
 def test_what_is_committed_late_is_not_missed(place: Place) -> None:
@@ -276,23 +285,17 @@ def test_what_is_committed_late_is_not_missed(place: Place) -> None:
     linear._sorted.clear()
     assert before < moment.isoformat()
     place.land()
-    assert place.memory.rows("issues")[late]["title"] == "Door is stuck again"
+    assert place.rows("issues")[late]["title"] == "Door is stuck again"
 
 
 def test_a_plan_asks_once(place: Place) -> None:
     workspace(place.linear, 300)
-    plans = []
-
-    def planned(run: Any) -> list[Any]:
-        plans.append(place.source().plan(run))
-        return []
-
-    place.memory.land(place.settings, planned, sweep=True)
+    plan = place.lake.plan(place.source(), sweep=True)
     assert place.server.answered == 1
-    assert "more than 250 issues" in plans[0].what
+    assert "more than 250 issues" in plan.what
     place.land(sweep=True)
-    place.memory.land(place.settings, planned, sweep=False)
-    assert (plans[1].requests, plans[1].objects) == (1, 0)
+    plan = place.lake.plan(place.source())
+    assert (plan.requests, plan.objects) == (1, 0)
 
 
 # -- what answers may hold -----------------------------------------------------------------------
@@ -343,10 +346,10 @@ def test_what_is_no_issue_is_set_aside(field: str, value: Any, reason: str) -> N
             linear.retitle(issue, "Another title")
         server.service = Hostile(linear, spoilt(field, value))
         place.land(sweep=True)
-        assert reason in {reject.reason for reject in place.memory.rejects}
+        assert reason in {reject.reason for reject in place.lake.rejects}
         # Nothing is gone because of it, and the others land.
-        assert place.memory.rows("issues").keys() == set(issues)
-        titles = [issue["title"] for issue in place.memory.rows("issues").values()]
+        assert place.rows("issues").keys() == set(issues)
+        titles = [issue["title"] for issue in place.rows("issues").values()]
         assert titles.count("Another title") >= (1 if field == "id" else 2)
 
 
@@ -371,7 +374,7 @@ def test_a_list_without_an_end_deletes_nothing(connection: Any) -> None:
         server.service = Hostile(linear, lambda data: data.update(issues=connection))
         with pytest.raises(LorelineError, match="Linear's"):
             place.land(sweep=True)
-        assert place.memory.rows("issues").keys() == set(issues)
+        assert place.rows("issues").keys() == set(issues)
 
 
 def test_the_clock_of_the_service_may_be_anywhere(place: Place) -> None:
@@ -383,4 +386,4 @@ def test_the_clock_of_the_service_may_be_anywhere(place: Place) -> None:
         linear.now += timedelta(minutes=10)
         linear.retitle(issue, f"Till is slow, {skew}")
         place.land()
-        assert place.memory.rows("issues")[issue]["title"] == f"Till is slow, {skew}"
+        assert place.rows("issues")[issue]["title"] == f"Till is slow, {skew}"
