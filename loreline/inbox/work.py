@@ -109,8 +109,9 @@ class Worker:
         self._built = 0
         self._oldest: datetime | None = None
         self._unbuilt_since = self._landed_at = -math.inf
-        self._build_at = 0.0
-        self._builds_failed = 0
+        # Of each build: how often it has failed, and when it may be tried again.
+        self._failures = [0] * len(builds)
+        self._build_at = [0.0] * len(builds)
         self._cleaned_at = 0.0
 
     def run(self, stopped: threading.Event) -> None:
@@ -188,24 +189,24 @@ class Worker:
 
     def _is_build_due(self) -> bool:
         now = time.monotonic()
-        if self._built == len(self._builds) or now < self._build_at:
+        if self._built == len(self._builds) or now < self._build_at[self._built]:
             return False
         is_quiet = now - self._landed_at >= QUIET_SECONDS
         return self._built == 0 or is_quiet or now - self._unbuilt_since >= LONGEST_DELAY
 
     def _try_to_build(self) -> bool:
         """Run the next build; gives whether it went well."""
+        number = self._built
         try:
-            self._builds[self._built](self._settings)
+            self._builds[number](self._settings)
         except Exception as error:
             if not isinstance(error, LorelineError):
                 _log.exception("a build failed")
-            self._builds_failed += 1
-            self._build_at = time.monotonic() + wait_after(self._builds_failed)
+            self._failures[number] += 1
+            self._build_at[number] = time.monotonic() + wait_after(self._failures[number])
             self._told(f"the build failed, it is tried again: {error}")
             return False
-        self._built += 1
-        self._builds_failed = 0
+        self._built, self._failures[number] = number + 1, 0
         if self._oldest:
             seconds = (datetime.now(UTC) - self._oldest).total_seconds()
             self._told(f"built; {seconds:.1f} s after the oldest delivery")

@@ -185,6 +185,20 @@ def test_a_build_that_failed_is_tried_again(settings: Settings, monkeypatch) -> 
     assert len(built) == 3
 
 
+def test_what_is_searched_is_built_although_the_rest_fails(settings: Settings) -> None:
+    built = []
+
+    def fails(_: Settings) -> None:
+        raise LorelineError("a model failed")
+
+    worker = Worker(settings, Landed(), [built.append, fails])
+    for number in range(3):
+        store(settings, delivered(number))
+        while worker.step():
+            pass
+    assert len(built) == 3
+
+
 def test_what_is_not_searched_is_built_once_it_is_quiet(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
