@@ -37,8 +37,10 @@ def channel_seen(
     kind = kind_of(record.value) if kind in (None, "public") else kind
     channel = {**record.value, "kind": kind, "is_archived": bool(record.value.get("is_archived"))}
     members = channel.pop("members", None)
-    if kind != "public" and isinstance(members, list):
-        channel["members"] = sorted({m for m in members if isinstance(m, str)})
+    if kind != "public" and members is not None:
+        # What is no list of ids stays as it is: its contract says so.
+        is_listed = isinstance(members, list) and all(isinstance(m, str) for m in members)
+        channel["members"] = sorted(set(members)) if is_listed else members
     return Observation(identity, channel, observed_at, _time(record.value))
 
 

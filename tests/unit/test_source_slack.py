@@ -268,6 +268,17 @@ def test_an_encrypted_zip_is_refused(tmp_path):
         Export(path)
 
 
+@pytest.mark.parametrize(
+    ("members", "landed"),
+    [(["U2", "U1", "U2"], ["U1", "U2"]), ("all", "all"), (["U2", 1], ["U2", 1]), ([], [])],
+)
+def test_members_are_sorted_and_what_is_none_is_left_to_the_contract(members, landed, tmp_path):
+    content = files() | {"groups.json": [{"id": "G1", "name": "b", "members": members}]}
+    found = Conversations(Export(unpacked(tmp_path, content)), NOW)
+    [group] = [each for each in found.channels() if each.external_id == "G1"]
+    assert group.payload["members"] == landed
+
+
 def test_counters_and_tokens_are_no_version_and_members_are_metadata():
     before = message(reply_count=1, replies=[{"ts": "1"}], latest_reply="1", user_profile={"a": 1})
     before["files"] = [{"id": "F1", "url_private": "https://files.slack.com/f.png?t=xoxe-1-a"}]
