@@ -449,13 +449,18 @@ def test_settings_are_seeds(stack, tiny_model, tmp_path):
 # frozen
 
 
+# A rebuild is a build of everything; tests/end_to_end/test_freeze.py rebuilds others.
+REBUILT = "unlearning"
+
+
 def test_each_is_frozen_verified_rebuilt_and_loaded(made, tmp_path):
     folder = tmp_path / "exports"
     project = ["--project-dir", str(made.project)]
     for name, table in DATASETS.items():
         freeze(made, name, table, folder)
         assert "equal" in said(made, "freeze", "--verify", name)
-        assert ": equal" in said(made, "freeze", "--rebuild", name, *project)
+        if name == REBUILT:
+            assert ": equal" in said(made, "freeze", "--rebuild", name, *project)
         load(folder / name, name, tmp_path)
         card = (folder / name / "README.md").read_text()
         assert "| theme |" in card and "## Left out" in card
@@ -516,12 +521,10 @@ def test_preferences_of_real_trees(stack, tiny_model, real_data, tmp_path):
         splits = Counter(row["split"] for row in rows(lakehouse, "dpo_preference_dataset"))
         assert set(splits) == {"train", "validation", "test"}
         folder = tmp_path / "exports"
-        for name, table in DATASETS.items():
-            freeze(lakehouse, name, table, folder)
+        for name in ("sft", "dpo"):
+            freeze(lakehouse, name, DATASETS[name], folder)
             assert "equal" in said(lakehouse, "freeze", "--verify", name)
             load(folder / name, name, tmp_path)
-        project = ["--project-dir", str(lakehouse.project)]
-        assert ": equal" in said(lakehouse, "freeze", "--rebuild", "dpo", *project)
 
 
 def decided_counts(lakehouse):

@@ -41,7 +41,7 @@ NODES = {
     "push": ("vector_manifest", "vector_collections"),
 }
 
-ROUNDS = 2  # each step is killed on each day
+ROUNDS = 1  # each step is killed on each day
 SOAK_ROUNDS = int(os.environ.get("LORELINE_KILL_ROUNDS", "30"))
 
 KEYS = {

@@ -209,7 +209,7 @@ def test_a_message_is_stored_once(forest):
     assert missing["snapshots"] == 0
 
 
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.soak)])
 def test_any_order_and_any_number_of_builds_make_the_same_forest(
     seed, stack, events, forest, tmp_path
 ):

@@ -223,6 +223,7 @@ def test_another_process_writes_the_same_bytes(lakehouse, frozen, tmp_path):
     )
 
 
+@pytest.mark.soak
 def test_real_conversations_are_frozen_and_loaded(real_data, stack, tmp_path):
     answers = answers_of_trees(real_data / "openassistant" / "trees.jsonl")[:200]
     with temporary_lakehouse(stack, tmp_path) as lakehouse:
