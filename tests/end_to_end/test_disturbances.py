@@ -140,6 +140,7 @@ def test_what_was_killed_and_run_again_ends_as_if_nothing_had_happened(
         check_state(disturbed, undisturbed.states[day])
 
 
+@pytest.mark.soak
 def test_two_builds_at_once_do_what_one_does(
     undisturbed: Undisturbed, disturbed: Lakehouse
 ) -> None:

@@ -497,6 +497,7 @@ def test_nothing_that_happens_later_changes_it(stack, tmp_path):
         assert "tag frozen-before of" in run(lakehouse, "freeze", "--verify", "before", exit_code=1)
 
 
+@pytest.mark.soak
 def test_code_that_is_not_the_recorded_one_is_noticed(stack, tmp_path):
     with temporary_lakehouse(stack, tmp_path) as lakehouse:
         put_models(lakehouse.project)
