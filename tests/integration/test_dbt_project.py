@@ -256,7 +256,7 @@ class TestGoingOn:
         left = (
             "select doc_id from {lake}knowledge.documents_current where not is_deleted order by 1"
         )
-        assert project.query(left) == [("notion:p1",), ("notion:p2",)]
+        assert project.query(left) == [("notion:p1",), ("notion:p2",), ("notion:p3",)]
 
     def test_issues_and_what_names_them(self, project: Project) -> None:
         build = ("build", "--select", "+document_links", "--exclude", "test_type:unit")

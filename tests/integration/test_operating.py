@@ -127,7 +127,7 @@ def test_what_is_dropped_is_in_the_log_and_does_not_come_back(
 def test_a_slack_message_is_read_in_its_channel_and_deletes_no_other(
     settings: Settings, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from dlt_sources.slack import messages
+    from dlt_sources.slack import observations
 
     day, at = "till/2026-10-01.json", 1790812800
     sent = [
@@ -138,9 +138,9 @@ def test_a_slack_message_is_read_in_its_channel_and_deletes_no_other(
     channels = [{"id": "C1", "name": "till"}, {"id": "C2", "name": "board"}]
     put(tmp_path / "in", {"channels.json": channels, "users.json": [], day: sent})
     assert load(settings, "slack", tmp_path / "in").quarantined == {"wrong_type": 1}
-    problem = messages._problem
+    problem = observations._problem
     monkeypatch.setattr(
-        messages, "_problem", lambda message: None if message == sent[1] else problem(message)
+        observations, "_problem", lambda message: None if message == sent[1] else problem(message)
     )
     code, out, _ = run("quarantine", "retry", "--source", "slack", "--json")
     assert (code, json.loads(out)) == (0, {"tried": 1, "landed": 1})
