@@ -493,9 +493,6 @@ def test_preferences_of_real_trees(stack, tiny_model, real_data, tmp_path):
         # Ranks are all that is known of them: what was not preferred is what there is to forget.
         sizes = lakehouse.project / "seeds" / "selection_sizes.csv"
         replace_in(sizes, "hard_negative,2,1000,,,true,false", "hard_negative,2,1000,,,true,true")
-        (lakehouse.project / ".gitignore").write_text(GIT_IGNORED)
-        git(lakehouse.project, "init", "--quiet")
-        commit(lakehouse.project)
         lakehouse.land_events([*requests_for(answers, "trees"), *rank_events(file, "trees")])
         lakehouse.build(*BUILD)
         decisions = decided_counts(lakehouse)
