@@ -75,6 +75,7 @@ def test_only_what_reads_something_new_is_run(built: Lakehouse) -> None:
     built.check_contents()
 
 
+@pytest.mark.soak
 def test_what_is_new_itself_is_run(built: Lakehouse) -> None:
     with edited(built, "seeds/stop_words.csv", "\n", "\nlorem\n"):
         assert "stop_words" in planned(built) and "documents" not in planned(built)
@@ -101,6 +102,7 @@ def test_what_failed_or_was_dropped_is_run_again(built: Lakehouse) -> None:
     assert not planned(built)
 
 
+@pytest.mark.soak
 def test_what_others_wrote_meanwhile_is_new(built: Lakehouse) -> None:
     built.land("linear", DAY_ONE / "linear")
     # It writes, and does not say that all is up to date.

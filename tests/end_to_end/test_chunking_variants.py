@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+import pytest
+
 from tests.end_to_end.exports import Channel, Message, Page, document_of, write_notion, write_slack
 from tests.end_to_end.lakehouse import NO_TESTS, Lakehouse, replace_in
 
@@ -59,6 +61,7 @@ def embedded_of(lakehouse: Lakehouse, strategy: str, document: str) -> set[str]:
     return {text_hash for (text_hash,) in rows}
 
 
+@pytest.mark.soak
 def test_variants_live_beside_each_other_and_cost_what_changes(
     own_lakehouse: Lakehouse, tmp_path: Path
 ) -> None:

@@ -166,6 +166,7 @@ def test_clusters_stay_while_conversations_come_and_go_on(own_lakehouse, tell):
     assert {name: again[name] for name in clustered} == {name: state[name] for name in clustered}
 
 
+@pytest.mark.soak
 def test_a_changed_answer_changes_the_vector(own_lakehouse, tell):
     asked = [question("engine", 1)]
     tell(chat("a", asked, at=0, kind="failed"))
@@ -200,6 +201,7 @@ def test_a_text_is_embedded_once_whatever_it_is_from(own_lakehouse, tell, tmp_pa
     assert both == [(encoded[0],)] and len(encoded) == 1
 
 
+@pytest.mark.soak
 def test_what_was_embedded_of_a_conversation_that_goes_on_is_used_again(own_lakehouse, tell):
     long = [question("orchard", n) for n in range(4)]
     told = [m for q in long for m in (q, assistant(SUBJECTS["music"]))]
@@ -228,6 +230,7 @@ def test_two_builds_at_once_cluster_once(own_lakehouse, tell):
     assert len(clusters(own_lakehouse)) == 16
 
 
+@pytest.mark.soak
 def test_a_sample_is_clustered_and_the_others_are_added(own_lakehouse, tell):
     configurations = own_lakehouse.project / "seeds" / "clustering_configurations.csv"
     replace_in(configurations, ",20000,", ",30,")

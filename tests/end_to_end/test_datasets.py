@@ -409,6 +409,7 @@ def test_other_builds_leave_datasets_alone(made):
 # settings
 
 
+@pytest.mark.soak
 def test_settings_are_seeds(stack, tiny_model, tmp_path):
     with temporary_lakehouse(stack, tmp_path, tiny_model=tiny_model) as lakehouse:
         lakehouse.land_events(conversations())
@@ -453,6 +454,7 @@ def test_settings_are_seeds(stack, tiny_model, tmp_path):
 REBUILT = "unlearning"
 
 
+@pytest.mark.soak
 def test_each_is_frozen_verified_rebuilt_and_loaded(made, tmp_path):
     folder = tmp_path / "exports"
     project = ["--project-dir", str(made.project)]
@@ -484,6 +486,7 @@ def said(lakehouse, *arguments):
 # real conversations
 
 
+@pytest.mark.soak
 def test_preferences_of_real_trees(stack, tiny_model, real_data, tmp_path):
     """Of 754 ranked pairs each is in the dataset or left out for a reason; the better is chosen."""
     file = real_data / "openassistant" / "trees.jsonl"

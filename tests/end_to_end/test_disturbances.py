@@ -2,8 +2,8 @@
 
 A round of kills takes the sample workspace through two days. In each of its steps, on one of the
 days, the process is killed at a moment that a seeded generator chooses; the step is then simply run
-again. `pytest -m soak` runs LORELINE_KILL_ROUNDS more rounds, 30 by default. The number of a round
-decides its moments, which it prints.
+again. `make soak` runs LORELINE_KILL_ROUNDS of them, 30 by default. The number of a round decides its
+moments, which it prints.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ NODES = {
     "push": ("vector_manifest", "vector_collections"),
 }
 
-ROUNDS = 1  # each step is killed on each day
-SOAK_ROUNDS = int(os.environ.get("LORELINE_KILL_ROUNDS", "30"))
+# In each, each step is killed on each day.
+ROUNDS = int(os.environ.get("LORELINE_KILL_ROUNDS", "30"))
 
 KEYS = {
     "raw_notion.pages": "_dlt_id",
@@ -104,12 +104,8 @@ def disturbed(stack: Settings, tiny_model: Path, tmp_path: Path) -> Iterator[Lak
         yield lakehouse
 
 
-def rounds() -> list[object]:
-    soak = range(ROUNDS, ROUNDS + SOAK_ROUNDS)
-    return [*range(ROUNDS), *(pytest.param(number, marks=pytest.mark.soak) for number in soak)]
-
-
-@pytest.mark.parametrize("number", rounds())
+@pytest.mark.soak
+@pytest.mark.parametrize("number", range(ROUNDS))
 def test_what_was_killed_and_run_again_ends_as_if_nothing_had_happened(
     number: int, undisturbed: Undisturbed, disturbed: Lakehouse
 ) -> None:
@@ -156,6 +152,7 @@ def test_two_builds_at_once_do_what_one_does(
         check_state(disturbed, undisturbed.states[day])
 
 
+@pytest.mark.soak
 def test_builds_during_an_ingest_lose_and_double_nothing(
     undisturbed: Undisturbed, disturbed: Lakehouse
 ) -> None:

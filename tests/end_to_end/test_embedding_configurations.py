@@ -295,6 +295,7 @@ def test_what_needs_no_other_vector_embeds_nothing(both: Lakehouse) -> None:
     assert asked.vector_collection not in (old.vector_collection, new.vector_collection)
 
 
+@pytest.mark.soak
 def test_a_candidate_is_filled_in_killed_resumed_and_found_done_by_the_build(
     both: Lakehouse,
 ) -> None:

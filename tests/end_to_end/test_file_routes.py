@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.end_to_end.exports import Page, document_of, page_id, write_notion
 from tests.end_to_end.lakehouse import NO_TESTS, Lakehouse
 
@@ -233,6 +235,7 @@ def write_export(folder: Path, hour: int, pages: Mapping[str, Page]) -> Path:
     return folder
 
 
+@pytest.mark.soak
 def test_both_routes_of_notion_mix_in_any_order(lakehouse: Lakehouse, tmp_path: Path) -> None:
     text, other = (
         Page(["- Hops are **dried**."], title="Hops"),

@@ -437,6 +437,7 @@ def test_it_is_not_clear_what_to_do(lakehouse):
 # what happens later
 
 
+@pytest.mark.soak
 def test_nothing_that_happens_later_changes_it(stack, tmp_path):
     with temporary_lakehouse(stack, tmp_path) as lakehouse:
         put_models(lakehouse.project)
@@ -550,6 +551,7 @@ def test_code_that_is_not_the_recorded_one_is_noticed(stack, tmp_path):
         assert "whose code built the dataset, is not in" in refused
 
 
+@pytest.mark.soak
 def test_upstream_that_moves_without_other_rows_is_what_is_tagged(stack, tmp_path):
     """What the first build read may expire, though its rows are still what is built."""
     with temporary_lakehouse(stack, tmp_path) as lakehouse:

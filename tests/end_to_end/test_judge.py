@@ -152,6 +152,7 @@ def test_off_until_somebody_switches_it_on(judged, model):
     assert done["calls"] == {"completed": 6}
 
 
+@pytest.mark.soak
 def test_labels_of_each_layer_beside_each_other(judged, model):
     judged.judges()
     judged.build()
@@ -232,6 +233,7 @@ def test_labels_of_each_layer_beside_each_other(judged, model):
     assert len(model.requests) == 21
 
 
+@pytest.mark.soak
 def test_another_prompt_withdraws_what_the_former_said(judged, model, tmp_path):
     judged.judges()
     judged.build()
@@ -363,6 +365,7 @@ def test_killed_it_goes_on_without_paying_again(judged, model):
     assert judged.query("select count(*) from {lake}evaluation.model_eval_labels") == [(18,)]
 
 
+@pytest.mark.soak
 def test_who_cannot_be_asked_and_who_asks_already(judged, model):
     judged.judges(at_most=1)
     judged.build()

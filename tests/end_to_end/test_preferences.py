@@ -170,6 +170,7 @@ def test_labels_ties_and_contradictions_are_kept(pairs_lakehouse, tell):
     assert ("a", "b", "rank", "a", 4.0) in labels_of(pairs_lakehouse, tenant)
 
 
+@pytest.mark.soak
 def test_ranks_of_real_trees(pairs_lakehouse, tell, real_data):
     """212 sets of ranked siblings, 754 pairs; the better rank is the one that is preferred."""
     file = real_data / "openassistant" / "trees.jsonl"

@@ -290,6 +290,7 @@ def test_nothing_is_asked_with_half_of_its_context(lakehouse, model):
     assert replay(lakehouse, node)["calls"] == {"completed": 1}
 
 
+@pytest.mark.soak
 def test_so_many_answers_there_should_be_and_so_many_calls_at_once(lakehouse, model):
     model.delay = 0.2
     node = nodes(lakehouse, "many")[1]["branch_node_id"]
@@ -451,6 +452,7 @@ def test_what_postgres_holds_is_compared_and_mended(lakehouse):
     lakehouse.check_contents()
 
 
+@pytest.mark.soak
 def test_what_would_be_rebuilt(lakehouse):
     def planned():
         done = lakehouse.command("replay", "--plan", "--json")

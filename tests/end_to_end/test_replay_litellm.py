@@ -38,6 +38,7 @@ def lakehouse(stack, tmp_path_factory):
         yield lakehouse
 
 
+@pytest.mark.soak
 def test_a_subtree_is_replayed_by_two_models_in_spite_of_a_kill(lakehouse):
     first = nodes(lakehouse, "s")[0]["branch_node_id"]
     arguments = ["replay", "--node", first, "--subtree", "-n", str(ANSWERS), "--concurrency", "2"]
@@ -70,6 +71,7 @@ def test_a_subtree_is_replayed_by_two_models_in_spite_of_a_kill(lakehouse):
     lakehouse.check_contents()
 
 
+@pytest.mark.soak
 def test_what_the_proxy_does_not_know_is_a_failed_call(lakehouse):
     node = nodes(lakehouse, "s")[0]["branch_node_id"]
     done = lakehouse.command("replay", "--node", node, "--model", "nobody")

@@ -192,6 +192,7 @@ def busy_reviewers(lakehouse, names: list[str]) -> Iterator[None]:
     assert failures == []
 
 
+@pytest.mark.soak
 def test_labels_written_while_they_land_and_are_built_come_once(lakehouse, monkeypatch):
     for name, value in lakehouse.settings.environment().items():
         monkeypatch.setenv(name, value)

@@ -46,6 +46,7 @@ def content(lakehouse, kind):
     }
 
 
+@pytest.mark.soak
 def test_what_people_say_of_traffic_reaches_the_models(judged):
     asked = [system("Be brief."), user("What is it?")]
     calls = assistant(None, tool_calls=[call("c1", "search", '{"q": "it"}')])

@@ -384,6 +384,7 @@ def planted(source: str, folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.soak
 def test_a_break_planted_in_each_source_changes_nothing_downstream(
     days: dict[str, Day], lakehouse: Lakehouse, tmp_path: Path
 ) -> None:

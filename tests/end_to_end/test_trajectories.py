@@ -136,23 +136,25 @@ def test_what_a_path_took_is_counted(paths, tell):
     assert found["c"]["retry_count"] == 1
 
 
-@pytest.mark.parametrize(
-    ("name", "last", "outcome"),
-    [
-        ("answered", {"answers": [assistant("yes")]}, "completed"),
-        ("asks", {"answers": [assistant(None, tool_calls=[call("1", "f")])]}, "awaiting_tools"),
-        ("broken", {"answers": [], "kind": "failed"}, "failed"),
-        ("stopped", {"answers": [assistant("ye")], "kind": "interrupted"}, "interrupted"),
-        ("too_long", {"answers": [assistant("yes, b")], "finish_reason": "length"}, "cut_off"),
-        ("hidden", {"answers": [assistant("")], "finish_reason": "content_filter"}, "cut_off"),
-    ],
-)
-def test_how_a_path_ends(paths, tell, name, last, outcome):
-    answers = last.pop("answers")
-    tell(chat("a", [user("q")], *answers, tenant=name, **last))
-    path = trajectories(paths, name)["a"]
-    assert path["outcome"] == outcome
-    assert path["message_count"] == 1 + len(answers)
+ENDS = {
+    "answered": ({"answers": [assistant("yes")]}, "completed"),
+    "asks": ({"answers": [assistant(None, tool_calls=[call("1", "f")])]}, "awaiting_tools"),
+    "broken": ({"answers": [], "kind": "failed"}, "failed"),
+    "stopped": ({"answers": [assistant("ye")], "kind": "interrupted"}, "interrupted"),
+    "too_long": ({"answers": [assistant("yes, b")], "finish_reason": "length"}, "cut_off"),
+    "hidden": ({"answers": [assistant("")], "finish_reason": "content_filter"}, "cut_off"),
+}
+
+
+def test_how_a_path_ends(paths, tell):
+    calls = []
+    for name, (last, _) in ENDS.items():
+        others = {key: value for key, value in last.items() if key != "answers"}
+        calls.append(chat("a", [user("q")], *last["answers"], tenant=name, **others))
+    tell(*calls)
+    for name, (last, outcome) in ENDS.items():
+        path = trajectories(paths, name)["a"]
+        assert (path["outcome"], path["message_count"]) == (outcome, 1 + len(last["answers"]))
 
 
 def test_each_choice_is_an_end_with_its_own_answer(paths, tell):
@@ -230,6 +232,7 @@ def test_a_record_that_comes_late_changes_the_path(paths, tell):
     assert trajectories(paths, tenant)["a"]["_batch"] == path["_batch"]
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("answers_of", [answers_of_trees, answers_of_list])
 def test_real_trees_in_any_number_of_builds(paths, tell, real_data, answers_of):
     """Every answer from which no other goes on ends a path, which is its path in the tree."""

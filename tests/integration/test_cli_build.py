@@ -80,6 +80,7 @@ def test_a_wrong_argument_is_one_line(build, arguments: list[str], said: str) ->
     assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.soak
 def test_what_a_selection_reads_and_was_never_built_is_named(build, settings: Settings) -> None:
     def refusal(*selection: str) -> str:
         refused = build("--select", *selection)

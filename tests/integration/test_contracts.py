@@ -211,6 +211,12 @@ SOURCES = {
     "incident_reports": IncidentReports,
 }
 
+# What does not depend on the form of a source is tested with two, and with all in the long rounds.
+TWO = [
+    source if source in ("slack", "gateway") else pytest.param(source, marks=pytest.mark.soak)
+    for source in SOURCES
+]
+
 
 def write(folder: Path, name: str, content) -> None:
     (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -269,7 +275,7 @@ def test_rows_that_break_a_contract_are_set_aside_and_the_rest_lands(settings, l
     assert (whole.rows, whole.tombstones, whole.broken) == (len(broken), 0, [])
 
 
-@pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize("source", TWO)
 def test_a_contract_that_stops_leaves_everything_as_it_was(settings, land, source):
     form = SOURCES[source]
     good = [form.record(n) for n in range(3)]
@@ -327,7 +333,7 @@ VOLUMES = {"gateway": 5_600, "evaluation": 800}
 MANY = 200
 
 
-@pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize("source", TWO)
 def test_a_sudden_change_of_volume_stops_the_source(settings, land, source):
     form, many = SOURCES[source], VOLUMES.get(source, MANY)
     land(source, [form.record(n) for n in range(10)])
@@ -362,6 +368,7 @@ def small_packages(monkeypatch):
     monkeypatch.setattr("dlt_sources.pipeline.PACKAGE_BYTES", 1)
 
 
+@pytest.mark.soak
 def test_too_many_rows_stop_before_the_package_that_is_too_many(settings, land, small_packages):
     land("slack", [Slack.record(n) for n in range(10)])
     with pytest.raises(LorelineError, match="80 rows were observed so far, after 10 in recent"):
@@ -377,6 +384,7 @@ def test_too_many_rows_stop_before_the_package_that_is_too_many(settings, land, 
     assert land("slack", [Slack.record(n) for n in range(200)], on_breach="warn").rows == 140
 
 
+@pytest.mark.soak
 def test_too_few_rows_of_a_large_input_land_and_delete_nothing(settings, land, small_packages):
     land("slack", [Slack.record(n) for n in range(200)])
     # Only at the end is it known that they are few: what is changed in them has landed.

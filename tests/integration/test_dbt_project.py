@@ -187,6 +187,7 @@ class TestContracts:
 class TestGoingOn:
     """What incremental models make of rows that arrive later."""
 
+    @pytest.mark.soak
     def test_documents_and_conversations(self, project: Project) -> None:
         models = ("+documents_current", "+document_links")
         build = ("build", "--select", *models, "--exclude", "test_type:unit")
@@ -258,6 +259,7 @@ class TestGoingOn:
         )
         assert project.query(left) == [("notion:p1",), ("notion:p2",), ("notion:p3",)]
 
+    @pytest.mark.soak
     def test_issues_and_what_names_them(self, project: Project) -> None:
         build = ("build", "--select", "+document_links", "--exclude", "test_type:unit")
         team = {"key": "ENG", "private": False}
@@ -506,6 +508,7 @@ class TestDataTests:
         every = {n.split(".")[2] for n in nodes if n.startswith("test.")}
         assert project.failures() == every
 
+    @pytest.mark.soak
     def test_drift_of_the_vector_store_is_counted(self, project: Project) -> None:
         build_a_little(project)
         with connect(project.settings, autocommit=True) as connection:

@@ -289,6 +289,7 @@ def built(project):
     }
 
 
+@pytest.mark.soak
 def test_the_same_lines_in_whatever_files_are_the_same_templates_and_documents(
     settings, inputs, tmp_path, stack
 ):
