@@ -188,6 +188,7 @@ def test_a_changed_answer_changes_the_vector(own_lakehouse, tell):
     assert current == row == vectors[1][0]
 
 
+@pytest.mark.soak
 def test_a_text_is_embedded_once_whatever_it_is_from(own_lakehouse, tell, tmp_path):
     text = "user: which plums keep till March?"
     page = write_notion(tmp_path / "notion", "2026-10-01T08:00:00Z", {"plums": Page([text])})
@@ -221,6 +222,7 @@ def test_what_was_embedded_of_a_conversation_that_goes_on_is_used_again(own_lake
     assert {text_hash for (text_hash,) in windows} - repeated == set(second)
 
 
+@pytest.mark.soak
 def test_two_builds_at_once_cluster_once(own_lakehouse, tell):
     tell(*conversations("engine", range(8)), *conversations("music", range(8)))
     arguments = ("build", "--select", *MODELS, *("--exclude-resource-type", "test", "unit_test"))
@@ -248,6 +250,7 @@ def test_a_sample_is_clustered_and_the_others_are_added(own_lakehouse, tell):
     assert sum(count for _, count in agreeing) >= 54
 
 
+@pytest.mark.soak
 def test_a_window_that_is_too_long_is_set_aside_and_the_others_count(own_lakehouse, tell):
     """Random letters are many more tokens than words as long as they are."""
     letters = random.Random(1)

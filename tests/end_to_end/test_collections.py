@@ -103,6 +103,7 @@ def check_nothing_is_mixed(lakehouse: Lakehouse) -> None:
     assert all(expected == actual for _, expected, actual in rows), rows
 
 
+@pytest.mark.soak
 def test_a_variant_is_its_configuration_and_the_new_one_is_built_beside_the_old(
     filled: Lakehouse,
 ) -> None:

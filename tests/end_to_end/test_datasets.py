@@ -397,6 +397,7 @@ def test_building_again_changes_nothing(made):
     assert made.snapshots() == before
 
 
+@pytest.mark.soak
 def test_other_builds_leave_datasets_alone(made):
     before = made.snapshots()
     made.start_build("build", "--exclude-resource-type", "unit_test").result()

@@ -2,8 +2,8 @@
 
 A round of kills takes the sample workspace through two days. In each of its steps, on one of the
 days, the process is killed at a moment that a seeded generator chooses; the step is then simply run
-again. `make soak` runs LORELINE_KILL_ROUNDS of them, 30 by default. The number of a round decides its
-moments, which it prints.
+again. There are LORELINE_KILL_ROUNDS of them, 30 by default, all in `make soak`. The number of a
+round decides its moments, which it prints.
 """
 
 from __future__ import annotations

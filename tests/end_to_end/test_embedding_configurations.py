@@ -222,6 +222,7 @@ def test_two_models_and_two_strategies_are_served_each_as_it_is_stored(filled: L
     assert filled.build(*REBUILD).encoded == []
 
 
+@pytest.mark.soak
 def test_editing_one_leaves_the_other_and_serves_the_old_one_until_the_new_is_complete(
     both: Lakehouse,
 ) -> None:
@@ -350,6 +351,7 @@ def test_a_candidate_is_filled_in_killed_resumed_and_found_done_by_the_build(
     both.check_contents()
 
 
+@pytest.mark.soak
 def test_a_document_with_a_refused_text_is_not_served_by_half(
     both: Lakehouse, tmp_path: Path
 ) -> None:

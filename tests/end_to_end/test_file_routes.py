@@ -79,6 +79,7 @@ def versions(lakehouse: Lakehouse, doc_id: str) -> list[tuple[Any, ...]]:
     )
 
 
+@pytest.mark.soak
 def test_google_documents_are_found_by_who_may_read_them(
     lakehouse: Lakehouse, tmp_path: Path
 ) -> None:

@@ -242,7 +242,13 @@ def test_real_conversations_are_frozen_and_loaded(real_data, stack, tmp_path):
     assert said == {answer.text for answer in answers}
 
 
-@pytest.mark.parametrize("name", NAMES.values())
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("sft", "dpo"),
+        *(pytest.param(name, marks=pytest.mark.soak) for name in ("suppression", "unlearning")),
+    ],
+)
 def test_trainers_load_every_export(lakehouse, frozen, name, tmp_path):
     tools = load(frozen / name, name, tmp_path)
     if name == "sft":
@@ -359,14 +365,12 @@ def test_two_names_at_once_are_both_frozen(lakehouse, tmp_path):
         run(lakehouse, "freeze", "--verify", name)
 
 
-@pytest.mark.parametrize(
-    "rounds", [4, pytest.param(40, marks=pytest.mark.soak)], ids=["four", "forty"]
-)
-def test_a_killed_freeze_leaves_nothing_half_registered(lakehouse, tmp_path, rounds):
-    chance = random.Random(rounds)
+@pytest.mark.soak
+def test_a_killed_freeze_leaves_nothing_half_registered(lakehouse, tmp_path):
+    chance = random.Random(40)
     killed = 0
-    for number in range(rounds):
-        name = f"killed-{rounds}-{number}"
+    for number in range(40):
+        name = f"killed-{number}"
         arguments = freezing(lakehouse, "dpo", name, tmp_path)
         step = lakehouse.start("command", arguments=arguments)
         step.wait_until_started()

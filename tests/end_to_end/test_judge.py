@@ -281,6 +281,7 @@ def test_another_prompt_withdraws_what_the_former_said(judged, model, tmp_path):
     ) == [(False, 3), (True, 1)]
 
 
+@pytest.mark.soak
 def test_answers_that_are_not_as_asked_are_set_aside(judged, model):
     judged.judges(at_most=4)
     judged.build()
@@ -314,6 +315,7 @@ def test_answers_that_are_not_as_asked_are_set_aside(judged, model):
     assert sum(judged.versions("preference_labels", "judge").values()) == 3
 
 
+@pytest.mark.soak
 def test_a_budget_is_kept_before_and_while_it_runs(judged, model):
     judged.judges()
     judged.build()

@@ -132,6 +132,7 @@ def test_replays_are_paired_with_originals_only_where_both_were_asked_the_same(
     }
 
 
+@pytest.mark.soak
 def test_labels_ties_and_contradictions_are_kept(pairs_lakehouse, tell):
     tenant = "labels"
     asked = [user("q")]

@@ -106,6 +106,7 @@ def test_another_rule_rebuilds_from_the_tasks_on(forest):
     assert new == asked, "every node that no gateway told the tasks of"
 
 
+@pytest.mark.soak
 def test_a_rule_that_comes_back_is_asked_about_what_came_meanwhile(forest):
     forest.cut_by("lines")
     forest.cut_by("sentences")
@@ -307,6 +308,7 @@ def test_the_condition_of_a_node_changes_its_subtree_alone(forest):
         assert not kept & changed[table], f"{table}: written anew, though nothing changed"
 
 
+@pytest.mark.soak
 def test_a_late_sibling_changes_what_compares_the_others_and_nothing_below_them(forest):
     name = "a late sibling"
     there = {turn: events for turn, events in CONVERSATION.items() if turn != "aside"}

@@ -256,6 +256,7 @@ def test_what_is_named_twice_is_asked_once(lakehouse, model):
     assert replay(lakehouse, node, *arguments)["calls"] == {"completed": 1}
 
 
+@pytest.mark.soak
 def test_odd_answers_are_kept_and_end_nothing(lakehouse, model):
     node = nodes(lakehouse, "odd")[1]
 
@@ -275,6 +276,7 @@ def test_odd_answers_are_kept_and_end_nothing(lakehouse, model):
     assert forbidden["calls"] == {"failed": 1}
 
 
+@pytest.mark.soak
 def test_nothing_is_asked_with_half_of_its_context(lakehouse, model):
     node = nodes(lakehouse, "lost")[2]
     lakehouse.execute(
@@ -304,6 +306,7 @@ def test_so_many_answers_there_should_be_and_so_many_calls_at_once(lakehouse, mo
     assert 1 < model.most_at_once <= 3
 
 
+@pytest.mark.soak
 def test_failures_that_pass_are_retried_and_others_recorded(lakehouse, model):
     node = nodes(lakehouse, "failing")[1]
     busy = iter([Refusal(429, "slow down", {"retry-after": "0"}), Refusal(500, "oops")])

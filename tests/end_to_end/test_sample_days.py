@@ -23,7 +23,7 @@ import yaml
 from dlt_sources import SOURCES
 from loreline.serving.search import Hit
 from loreline.settings import PROJECT_ROOT, Settings
-from tests.end_to_end.lakehouse import Lakehouse, temporary_lakehouse, vectors
+from tests.end_to_end.lakehouse import NO_TESTS, Lakehouse, temporary_lakehouse, vectors
 from tests.end_to_end.watching import Asker, Watch, searching_all_the_while
 from tests.steps import StepError
 
@@ -121,7 +121,7 @@ def days(lakehouse: Lakehouse) -> dict[str, Day]:
 
 
 def live_through(lakehouse: Lakehouse, day: str, embeddings: dict[str, np.ndarray]) -> Day:
-    """Land a day, build it while searches go on, test it, and ask its questions."""
+    """Land a day, build what it changes while searches go on, test that, and ask its questions."""
     landed: Counter[str] = Counter()
     for place in sorted((SAMPLE / day).iterdir()):
         if place.name not in SOURCES:
@@ -137,14 +137,13 @@ def live_through(lakehouse: Lakehouse, day: str, embeddings: dict[str, np.ndarra
         )[0]
     )
     watches: dict[Asker, Watch] = {}
-    everything = ["build", "--exclude-resource-type", "unit_test"]
     if is_first:
-        build = lakehouse.build(*everything)
+        build = lakehouse.build("build", *NO_TESTS)
     else:
         anything = vectors(lakehouse)[0]
         askers = [PUBLIC, MEMBER, LEAVER]
         with searching_all_the_while(lakehouse, askers, "Saltmarsh till", anything) as watches:
-            build = lakehouse.build(*everything)
+            build = lakehouse.build("--changed", "--exclude-resource-type", "unit_test")
         for watch in watches.values():
             watch.check_documents_are_whole(lakehouse)
     lakehouse.check_contents()

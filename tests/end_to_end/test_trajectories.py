@@ -188,6 +188,7 @@ def test_a_conversation_that_goes_on_keeps_its_former_end(paths, tell):
     assert {name: former["t1"][name] for name in same} == same
 
 
+@pytest.mark.soak
 def test_what_a_late_parent_takes_away_lets_a_path_end_again(paths, tell):
     """`b` seems to go on from `a`, until it is told that it went on from `c`, which came late."""
     tenant = "late parent"
@@ -217,6 +218,7 @@ def test_replays_end_no_original(paths, tell):
     assert found["r"]["turns"] == ["a", "r"]
 
 
+@pytest.mark.soak
 def test_a_record_that_comes_late_changes_the_path(paths, tell):
     """The gateway first recorded that the request failed, then its answer."""
     tenant = "recorded late"

@@ -41,6 +41,7 @@ def recorded(settings: Settings) -> list[tuple[str, str, bool, int]]:
         return connection.execute(query).fetchall()
 
 
+@pytest.mark.soak
 def test_a_second_build_changes_nothing(build, settings: Settings) -> None:
     seeds = ("--select", "chunking_strategies", "embedding_models")
     first = build("--json", *seeds)

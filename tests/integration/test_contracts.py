@@ -432,7 +432,7 @@ def test_a_block_of_lines_that_breaks_its_contract_is_read_again(settings, tmp_p
     assert load(settings, "log_files", logs).landed["lines"] > 0
 
 
-@pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize("source", TWO)
 def test_new_fields_are_reported_and_land(land, source):
     form = SOURCES[source]
     summary = land(source, [form.record(1), form.record(2, mood="glad")])

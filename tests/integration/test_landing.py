@@ -253,7 +253,10 @@ def expected_history(observations):
     return landed
 
 
-@pytest.mark.parametrize("slice_rows", [1, 7, 1000])
+@pytest.mark.parametrize(
+    "slice_rows",
+    [7, *(pytest.param(rows, marks=pytest.mark.soak) for rows in (1, 1000))],
+)
 def test_any_sequence_lands_as_the_rule_says(settings, land, monkeypatch, slice_rows):
     monkeypatch.setattr(landing, "SLICE_ROWS", slice_rows)
     monkeypatch.setattr(pipeline, "PACKAGE_BYTES", 4_000)

@@ -330,6 +330,7 @@ def test_the_same_lines_in_whatever_files_are_the_same_templates_and_documents(
     assert built(project) == expected
 
 
+@pytest.mark.soak
 def test_late_lines_change_the_document_of_their_window_alone(settings, inputs, tmp_path):
     project = Project(settings, PROJECT_ROOT, tmp_path / "target")
     (inputs / "till.log").write_text("".join(records(1)[:-1]))
