@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-from loreline.lake.catalog import create_table, find_table, load_catalog
+from loreline.lake.catalog import create_table, list_tables, load_catalog
 from loreline.lake.commits import BOOKKEEPING
 from loreline.settings import Settings
 
@@ -33,6 +33,9 @@ def ensure_raw_tables(settings: Settings, names: list[str]) -> None:
     """Create the raw tables that are missing, empty: models may then read any source."""
     catalog = load_catalog(settings)
     schema = pa.unify_schemas([RAW_SCHEMA, pa.schema({"_dlt_load_id": pa.string()}), BOOKKEEPING])
+    namespaces = {name.rpartition(".")[0] for name in names}
+    # Asked by namespace: each table by itself would cost every build a request.
+    there = {f"{each}.{table}" for each in namespaces for table in list_tables(catalog, each)}
     for name in names:
-        if find_table(catalog, name) is None:
+        if name not in there:
             create_table(catalog, name, schema)
