@@ -10,12 +10,15 @@ and state doubles nothing.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from dlt.common.destination import DestinationCapabilitiesContext
 from dlt.common.destination.client import LoadJob, PreparedTableSchema, RunnableLoadJob
 from dlt.common.destination.exceptions import DestinationUndefinedEntity
+from dlt.common.normalizers.naming import NamingConvention
 from dlt.common.schema import Schema
 from dlt.common.storages.load_package import ParsedLoadJobFileName
 from dlt.destinations import filesystem
@@ -130,6 +133,22 @@ class Lake(filesystem):
     def table(self, name: str) -> str:
         """A table's name in the catalog."""
         return f"{self.namespace}.{name}"
+
+    def capabilities(
+        self,
+        config: FilesystemDestinationClientConfiguration | None = None,
+        naming: NamingConvention | None = None,
+    ) -> DestinationCapabilitiesContext:
+        """What the destination can do.
+
+        dlt asks twenty times in a load, and would look for the same configuration each time.
+        """
+        return super().capabilities(config or self._configuration, naming)
+
+    @cached_property
+    def _configuration(self) -> FilesystemDestinationClientConfiguration:
+        # What only a client is given, the names of a dataset and a folder, is not in it.
+        return self.configuration(self.spec(), accept_partial=True)
 
     def client(
         self,

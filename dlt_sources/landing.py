@@ -13,12 +13,14 @@ import json
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Self
 
 import dlt
+import duckdb
 import numpy as np
 import psycopg
 import pyarrow as pa
@@ -167,12 +169,29 @@ class Landing:
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True)
         self._held.callback(shutil.rmtree, self.folder, ignore_errors=True)
-        self.duckdb = self._held.enter_context(duck.connect(self.settings))
-        self.duckdb.execute(f"set memory_limit = '{DUCKDB_MEMORY_LIMIT}'")
+        # It takes a third of a second, in which a source can already be asked.
+        pool = self._held.enter_context(ThreadPoolExecutor(1))
+        self._opening = pool.submit(self._open_duckdb)
         return self
 
     def __exit__(self, *_: object) -> None:
+        if not self._opening.exception():
+            self.duckdb.close()
         self._held.close()
+
+    @property
+    def duckdb(self) -> duckdb.DuckDBPyConnection:
+        """DuckDB with the lake attached as `lake`; waits until it is.
+
+        Raises:
+            LorelineError: a store does not answer.
+        """
+        return self._opening.result()
+
+    def _open_duckdb(self) -> duckdb.DuckDBPyConnection:
+        connection = duck.connect(self.settings)
+        connection.execute(f"set memory_limit = '{DUCKDB_MEMORY_LIMIT}'")
+        return connection
 
     def rows(
         self, resource: Resource, observations: Iterable[Observation | Reject | pa.Table]
