@@ -53,7 +53,7 @@ class Inspection(Landing):
     def __enter__(self) -> Self:
         folder = self._held.enter_context(tempfile.TemporaryDirectory())
         self.folder = Path(folder)
-        self.duckdb = self._held.enter_context(duckdb.connect())
+        self._begin_opening()
         self.quarantine = SimpleNamespace(
             add=self._reject, flush=lambda: None, counts=self.rejected
         )  # type: ignore[assignment]
@@ -77,6 +77,9 @@ class Inspection(Landing):
             self.findings.append(border.findings)
             self._judge_volume(border)
         yield from ()
+
+    def _open_duckdb(self) -> duckdb.DuckDBPyConnection:
+        return duckdb.connect()
 
     def landed_table(self, resource: str) -> None:
         """Nothing is taken for landed: input is judged from its beginning."""

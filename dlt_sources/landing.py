@@ -169,15 +169,18 @@ class Landing:
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True)
         self._held.callback(shutil.rmtree, self.folder, ignore_errors=True)
-        # It takes a third of a second, in which a source can already be asked.
-        pool = self._held.enter_context(ThreadPoolExecutor(1))
-        self._opening = pool.submit(self._open_duckdb)
+        self._begin_opening()
         return self
 
     def __exit__(self, *_: object) -> None:
         if not self._opening.exception():
             self.duckdb.close()
         self._held.close()
+
+    def _begin_opening(self) -> None:
+        # It takes a third of a second, in which a source can already be asked.
+        pool = self._held.enter_context(ThreadPoolExecutor(1))
+        self._opening = pool.submit(self._open_duckdb)
 
     @property
     def duckdb(self) -> duckdb.DuckDBPyConnection:
