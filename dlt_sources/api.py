@@ -7,7 +7,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -27,6 +27,8 @@ Result = TypeVar("Result")
 
 LIMITED = (429, 529)
 ERROR_CHARACTERS = 300
+# How often who waits for a result is told so.
+SECONDS_BETWEEN_TELLINGS = 0.1
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,10 @@ class _PassingError(Exception):
     def __init__(self, cause: str, seconds: float | None = None) -> None:
         super().__init__(cause)
         self.seconds = seconds
+
+
+class Waiting:
+    """Says that a result is not there yet."""
 
 
 @cache
@@ -186,15 +192,22 @@ class Api:
             ahead: how many results may wait to be read, so that the service goes on to be asked
                 while they are; at least a few do.
         """
+        results = self.map_or_wait(ask, items, ahead=ahead)
+        return (result for result in results if not isinstance(result, Waiting))
+
+    def map_or_wait(
+        self, ask: Callable[[Item], Result], items: Iterable[Item], *, ahead: int = 0
+    ) -> Iterator[Result | Waiting]:
+        """As `map`, for who has something to do meanwhile: told a few times a second to wait."""
         waiting: deque[Future[Result]] = deque()
         pool = ThreadPoolExecutor(self.at_once)
         try:
             for item in items:
                 waiting.append(pool.submit(ask, item))
                 if len(waiting) > max(ahead, 2 * self.at_once):
-                    yield waiting.popleft().result()
+                    yield from _result_or_wait(waiting.popleft())
             while waiting:
-                yield waiting.popleft().result()
+                yield from _result_or_wait(waiting.popleft())
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
@@ -278,6 +291,12 @@ class Api:
             self.server_time = parsedate_to_datetime(headers.get("date", "")).astimezone(UTC)
         except ValueError:
             self.server_time = self.server_time or datetime.now(UTC)
+
+
+def _result_or_wait(asked: Future[Result]) -> Iterator[Result | Waiting]:
+    while not wait([asked], SECONDS_BETWEEN_TELLINGS).done:
+        yield Waiting()
+    yield asked.result()
 
 
 def retry_after(headers: Mapping[str, str], unless_told: float = 1.0) -> float:

@@ -160,7 +160,13 @@ class Landing:
         return cls(Settings.load(), source).__enter__()
 
     def __enter__(self) -> Self:
-        self._lock()
+        # It takes a third of a second, in which the lock is waited for, and a source asked.
+        self._begin_opening()
+        try:
+            self._lock()
+        except BaseException:
+            self.__exit__()
+            raise
         self.objects = ObjectStore(self.settings)
         self.postgres = self._held.enter_context(connect(self.settings, autocommit=True))
         self.quarantine = Quarantine(self.settings, self.source, self.postgres, self.objects)
@@ -169,7 +175,6 @@ class Landing:
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True)
         self._held.callback(shutil.rmtree, self.folder, ignore_errors=True)
-        self._begin_opening()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -178,7 +183,6 @@ class Landing:
         self._held.close()
 
     def _begin_opening(self) -> None:
-        # It takes a third of a second, in which a source can already be asked.
         pool = self._held.enter_context(ThreadPoolExecutor(1))
         self._opening = pool.submit(self._open_duckdb)
 
@@ -451,7 +455,6 @@ class Landing:
             raise self._busy() from None
 
     def _busy(self) -> BusyError:
-        self._held.close()
         return BusyError(
             f"another load of {self.source} is running",
             "what is new is in it, or in the next one",

@@ -28,7 +28,7 @@ Json = Any
 # killed run has to fetch again.
 SECONDS_PER_COMMIT = 30.0
 # How often a run looks whether an urgent one waits.
-SECONDS_BETWEEN_LOOKS = 0.5
+SECONDS_BETWEEN_LOOKS = 0.1
 OBSERVATIONS_PER_COMMIT = 1_000
 SWEPT_AT = "swept_at"
 

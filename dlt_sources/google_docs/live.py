@@ -16,7 +16,7 @@ from typing import Any
 
 import orjson
 
-from dlt_sources.api import ApiError, NotFoundError, Patience
+from dlt_sources.api import ApiError, NotFoundError, Patience, Waiting
 from dlt_sources.google_docs.channels import keep_channels
 from dlt_sources.google_docs.client import (
     DOCUMENT_TYPE,
@@ -185,8 +185,8 @@ class _Walk:
             Seen(file, at, landed.get(identity, NOTHING), is_changed=True)
             for identity, file in page.documents.items()
         )
-        for batch in self.google.map(self._fetched, seen):
-            yield self._noted(batch)
+        for batch in self.google.map_or_wait(self._fetched, seen):
+            yield Batch() if isinstance(batch, Waiting) else self._noted(batch)
         yield from self._folders(page.folders, landed, at)
         yield from self._removed(page.removed, landed)
         for touched, is_member in page.drives.items():
@@ -308,8 +308,8 @@ class _Walk:
             for seen in listing.seen()
             if not seen.is_outdated and self.present.get((FILES.name, seen.file["id"]), True)
         )
-        for batch in self.google.map(self._fetched, current):
-            yield self._counted(batch)
+        for batch in self.google.map_or_wait(self._fetched, current):
+            yield Batch() if isinstance(batch, Waiting) else self._counted(batch)
 
     def _gone(self, ids: Iterable[str]) -> Iterator[Batch]:
         """Files that were not shown, each asked for by itself before it is deleted."""

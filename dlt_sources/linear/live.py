@@ -15,7 +15,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import islice
 from typing import Any, TypeVar
 
-from dlt_sources.api import NotFoundError
+from dlt_sources.api import NotFoundError, Waiting
 from dlt_sources.json_files import Record
 from dlt_sources.linear.answers import Node, is_gone, items, observed, sortable
 from dlt_sources.linear.client import LinearApi
@@ -239,8 +239,12 @@ class _Walk:
             seen_at = datetime.now(UTC)
             return kind, seen_at, _completed(self.api, kind, _objects(self.api, kind, identities))
 
-        for kind, seen_at, nodes in self.api.map(ask, wanted):
-            yield Batch(self._observations(kind, nodes, seen_at))
+        for answer in self.api.map_or_wait(ask, wanted):
+            if isinstance(answer, Waiting):
+                yield Batch()
+            else:
+                kind, seen_at, nodes = answer
+                yield Batch(self._observations(kind, nodes, seen_at))
 
     def _observations(self, kind: Kind, nodes: Iterable[Json], seen_at: datetime) -> Observed:
         found: Observed = []

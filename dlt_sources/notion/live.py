@@ -15,7 +15,7 @@ from typing import Any
 
 import orjson
 
-from dlt_sources.api import ApiError, NotFoundError, Patience
+from dlt_sources.api import ApiError, NotFoundError, Patience, Waiting
 from dlt_sources.json_files import BadRecord
 from dlt_sources.landed_versions import registered
 from dlt_sources.landing import Landing
@@ -301,9 +301,9 @@ class _Walk:
     def _read(self, page_ids: Iterable[str]) -> Iterator[Batch]:
         """Read pages, several at once."""
         asked = ((each, self.comments.places(each)) for each in page_ids)
-        reads = self.api.map(lambda each: self.reader.read(*each), asked, ahead=PAGES_AHEAD)
+        reads = self.api.map_or_wait(lambda each: self.reader.read(*each), asked, ahead=PAGES_AHEAD)
         for read in reads:
-            yield self._page(read)
+            yield Batch() if isinstance(read, Waiting) else self._page(read)
 
     def _page(self, read: PageRead) -> Batch:
         """What to land of a page that was read."""

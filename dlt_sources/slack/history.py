@@ -9,7 +9,7 @@ from decimal import Decimal
 from itertools import chain
 from typing import Any
 
-from dlt_sources.api import ApiError, NotFoundError
+from dlt_sources.api import ApiError, NotFoundError, Waiting
 from dlt_sources.live import Batch
 from dlt_sources.slack.client import NO_ACCESS, Page
 from dlt_sources.slack.settings import MESSAGES
@@ -92,8 +92,8 @@ class History:
                 yield step
             yield from self._open_threads(due, read)
 
-        for step in self.api.map(self._answer, steps()):
-            yield from self._took(step)
+        for step in self.api.map_or_wait(self._answer, steps()):
+            yield from [Batch()] if isinstance(step, Waiting) else self._took(step)
         self._cover()
         yield from self._delete(self.workspace.coverage.gone(), {})
         for channel in due:
@@ -121,7 +121,10 @@ class History:
 
         touched: set[str] = set()
         since = time.monotonic()
-        for step in self.api.map(self._answer, steps()):
+        for step in self.api.map_or_wait(self._answer, steps()):
+            if isinstance(step, Waiting):
+                yield Batch()
+                continue
             touched.add(step.channel)
             yield from self._took(step)
             is_late = time.monotonic() - since >= SECONDS_PER_CHECKPOINT

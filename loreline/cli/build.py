@@ -24,6 +24,7 @@ from loreline.errors import LorelineError
 
 if TYPE_CHECKING:
     from dbt.contracts.graph.manifest import Manifest
+    from dbt.contracts.graph.nodes import ManifestNode
     from dbt_common.events.base_types import EventMsg
 
     from loreline.operations.changed import Run
@@ -49,6 +50,8 @@ BESIDE_CHANGED = (
     *("--target", "-t", "--threads", "--fail-fast", "-x", "--use-colors", "--no-use-colors"),
     *("--no-write-json", "--cache-selected-only"),
 )
+# What a manifest also holds, and `dbt build` does not make; a unit test is one that is not wanted.
+NEVER_BUILT = ("exposures", "metrics", "saved_queries", "semantic_models", "unit_tests")
 # `loreline build NAME`: parts of the project that are built on request only.
 PARTS = {"datasets": "tag:datasets"}
 
@@ -104,6 +107,28 @@ class Project:
 
     manifest: Manifest
     within: set[str]
+
+    def only_wanted(self) -> Project:
+        """The same without what the wanted nodes need not: dbt walks the whole graph in each run.
+
+        What such a run writes to `manifest.json` is not the project.
+        """
+        whole = self.manifest
+        needed: set[str] = set()
+        waiting = [*self.within, *(n for n, node in whole.nodes.items() if _is_hook(node))]
+        while waiting:
+            name = waiting.pop()
+            if name not in needed:
+                needed.add(name)
+                waiting += whole.parent_map.get(name, [])
+        manifest = dataclasses.replace(
+            whole,
+            nodes={name: node for name, node in whole.nodes.items() if name in needed},
+            sources={name: source for name, source in whole.sources.items() if name in needed},
+            **{kind: {} for kind in NEVER_BUILT},
+        )
+        manifest.build_parent_and_child_maps()
+        return Project(manifest, self.within)
 
 
 Changed = Annotated[
@@ -347,6 +372,10 @@ def divided(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
                 )
         parts[is_other].append(argument)
     return parts
+
+
+def _is_hook(node: ManifestNode) -> bool:
+    return node.resource_type == "operation"
 
 
 def _with_part(arguments: Sequence[str]) -> list[str]:

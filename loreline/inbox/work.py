@@ -374,7 +374,8 @@ class WarmBuilds:
         parts = (SEARCH_ARGUMENTS, BUILD_ARGUMENTS)
         files = _files_of_the_project()
         if files != self._files:
-            self._projects = building.read_project(settings, *parts)
+            projects = building.read_project(settings, *parts)
+            self._projects = [project.only_wanted() for project in projects]
             self._files = files
         done = building.run(
             settings,

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pytest
 
 from dlt_sources import landing, live
+from dlt_sources.api import Api, Waiting
 from dlt_sources.landing import BusyError, Landing, LoadSummary
 from dlt_sources.live import Batch, Plan, Run, load_live, plan_live
 from dlt_sources.quarantine import Reject
@@ -175,6 +176,31 @@ def test_a_delivery_is_let_in_by_a_walk(settings: Settings, monkeypatch) -> None
     assert (summary.rows, summary.outdated, summary.unchanged) == (6, 1, 1)
     expected = {str(n): f"note {100 + n}" for n in range(8)} | {"5": "note 999", "new": "note 1"}
     assert current(settings) == expected
+
+
+def test_a_walk_that_waits_for_an_answer_lets_a_delivery_in(settings: Settings) -> None:
+    edited, done = Notes({"1": 5}), threading.Event()
+
+    def deliver() -> None:
+        load_live(settings, "notes", edited, deliveries={"1": "d"}, waits=False)
+        done.set()
+
+    class Slow(Notes):
+        """A service that answers the walk after the delivery has landed."""
+
+        def fetch(self, run: Run) -> Iterator[Batch]:
+            with Api("notes", "http://127.0.0.1:1", {}) as api:
+                thread = threading.Thread(target=deliver)
+                thread.start()
+                asked = time.monotonic()
+                for is_done in api.map_or_wait(lambda _: done.wait(60), ["1"]):
+                    yield Batch() if isinstance(is_done, Waiting) else self._one("1")
+                assert time.monotonic() - asked < 60, "it was not let in"
+                thread.join()
+
+    summary = load_live(settings, "notes", Slow({"1": 5, "2": 1}))
+    assert (summary.rows, summary.unchanged) == (0, 1)
+    assert current(settings) == {"1": "note 5"}
 
 
 def test_an_urgent_load_leaves_where_nobody_lets_it_in(settings: Settings, monkeypatch) -> None:

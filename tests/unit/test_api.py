@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from dlt_sources.api import Api, ApiError, NotFoundError, Patience, retry_after
+from dlt_sources.api import Api, ApiError, NotFoundError, Patience, Waiting, retry_after
 from loreline.errors import LorelineError
 from tests.simulators.api import FAULTS, Answer, Asked, Server, serving
 
@@ -109,6 +109,18 @@ def test_several_are_asked_at_once_and_answered_in_order(server: Server) -> None
     with client(server, at_once=4) as api:
         paths = [f"/{letter}" for letter in "abcdefghijklmnop"]
         assert [answer["path"] for answer in api.map(api.get, paths)] == paths
+
+
+def test_who_waits_for_an_answer_is_told_so(server: Server) -> None:
+    is_time = threading.Event()
+    told = []
+    with client(server) as api:
+        for answer in api.map_or_wait(lambda _: is_time.wait(60), ["/a"]):
+            told.append(isinstance(answer, Waiting))
+            if len(told) == 3:
+                is_time.set()
+    assert told[:3] == [True] * 3
+    assert (told[-1], answer) == (False, True)
 
 
 def test_one_that_fails_ends_the_others(server: Server) -> None:
