@@ -5,8 +5,9 @@
 `loreline serve` with its worker, in a stack of its own; Notion is its simulator, which is asked for
 the page as the real one is. A page is edited, the delivery posted, and a reader searches for the
 new words every 0.1 s until it finds them. In the sample workspace; in the same with `--documents`
-more; and there while a page of each answer keeps a walk of the workspace (`loreline ingest notion`)
-busy. The texts of the additional documents are not embedded but hashed: what is timed embeds.
+more; and there while a first walk of 3,000 other pages (`loreline ingest notion`) goes on at the
+three requests a second that Notion allows. The texts of the additional documents are not embedded
+but hashed: what is timed embeds.
 """
 
 from __future__ import annotations
@@ -41,9 +42,9 @@ from tests.simulators.notion import TOKEN, Workspace
 LIMIT_SECONDS = 5.0
 LARGE_TO_SMALL = 1.2
 PAGES = 20
-# So many are walked while deliveries come, each a request or three.
+# So many are walked while deliveries come, each two requests or three.
 WALKED_PAGES = 3_000
-WALK_RATE = 20
+WALK_RATE = 3
 SECONDS_BETWEEN_LOOKS = 0.1
 SECONDS_AT_MOST = 300
 LORELINE = [
@@ -127,7 +128,8 @@ def walking(server: Server, workspace: Workspace) -> Iterator[None]:
     process = subprocess.Popen([*LORELINE, "ingest", "notion"], cwd=ROOT, env=environment)
     try:
         answered = server.answered
-        while server.answered < answered + 50:
+        # What it lists first, and some pages.
+        while server.answered < answered + 60:
             assert process.poll() is None
             time.sleep(0.05)
         yield

@@ -159,7 +159,8 @@ def work(
     for sign in (signal.SIGINT, signal.SIGTERM):
         signal.signal(sign, stop)
     settings, warm = _settings(), WarmBuilds()
-    worker = Worker(settings, land, [] if no_build else [warm.for_search, warm.for_all], _told)
+    builds = [warm.for_search, warm.for_all, warm.for_upkeep]
+    worker = Worker(settings, land, [] if no_build else builds, _told)
     # What judges rows takes seconds to load: no delivery is to wait for it.
     context()
     worker.run(stopped)

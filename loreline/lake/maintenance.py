@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Literal
+from typing import Literal, get_args
 
 from pyarrow.fs import FileSelector, FileSystem, FileType
 from pyiceberg.table import Table
@@ -38,6 +38,9 @@ ICEBERG_FOLDERS = ("data", "metadata")
 ICEBERG_FILES = (".parquet", ".avro", ".puffin", ".metadata.json")
 REQUESTS_AT_ONCE = 8
 
+Kind = Literal["compact", "expire", "remove"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+
 
 @dataclass(frozen=True)
 class Action:
@@ -53,7 +56,7 @@ class Action:
     """
 
     table: str
-    kind: Literal["compact", "expire", "remove"]
+    kind: Kind
     files: int
     bytes: int
     files_after: int = 0
@@ -75,6 +78,7 @@ def maintain(
     *,
     dry_run: bool = False,
     tables: Sequence[str] | None = None,
+    kinds: Collection[Kind] = KINDS,
     now: datetime | None = None,
     orphan_age: timedelta = ORPHAN_AGE,
     progress: Callable[[Action], None] | None = None,
@@ -86,6 +90,7 @@ def maintain(
         settings: the stores, and how long snapshots are kept.
         dry_run: only say what would be done.
         tables: `namespace.table`, the target's prefix included; None for all.
+        kinds: what is done.
         now: the time that ages are measured from; the present unless a test says otherwise.
         orphan_age: files that nothing refers to are kept until they are this old. A write that
             takes longer from its first file to its commit would lose files.
@@ -97,11 +102,11 @@ def maintain(
     """
     now = now or datetime.now(UTC)
     cutoff = oldest_kept(settings, now)
-    steps: list[Callable[[str], Action | None]] = [
-        lambda name: _compact(settings, name, dry_run),
-        lambda name: _expire(settings, name, cutoff, dry_run),
-        lambda name: _remove_orphans(settings, name, now - orphan_age, dry_run),
-    ]
+    steps: dict[Kind, Callable[[str], Action | None]] = {
+        "compact": lambda name: _compact(settings, name, dry_run),
+        "expire": lambda name: _expire(settings, name, cutoff, dry_run),
+        "remove": lambda name: _remove_orphans(settings, name, now - orphan_age, dry_run),
+    }
     actions: list[Action] = []
     failures: dict[str, Exception] = {}
     names = written_tables(settings, tables)
@@ -109,8 +114,8 @@ def maintain(
         if began:
             began(f"{name}, {number} of {len(names)}")
         try:
-            for step in steps:
-                if action := step(name):
+            for kind, step in steps.items():
+                if kind in kinds and (action := step(name)):
                     actions.append(action)
                     if progress:
                         progress(action)

@@ -34,7 +34,8 @@ PASSED = ("success", "pass")
 # What runs always may write, and what reads it is run then; more rounds follow only what others do.
 MOST_ROUNDS = 3
 
-# The last commit of each table as its number and when it was made; a compaction keeps the number.
+# The last commit of each table as its number and when it was made. A compaction is none: the rows
+# stay what they are.
 Commits = Mapping[str, tuple[int, str]]
 _NEVER = (-1, "-infinity")
 
@@ -249,7 +250,8 @@ def _last_commits(
         "select wanted.name, last.batch, last.committed_at::text"
         " from unnest(%s::text[]) as wanted (name)"
         " cross join lateral (select batch, committed_at from {}"
-        "  where table_name = wanted.name order by batch desc, committed_at desc limit 1) as last"
+        "  where table_name = wanted.name and operation <> 'compact'"
+        "  order by batch desc, committed_at desc limit 1) as last"
     ).format(_place(settings, "commits"))
     rows = connection.execute(query, [sorted(tables)]).fetchall()
     return dict.fromkeys(tables, _NEVER) | {n: (batch, moment) for n, batch, moment in rows}
@@ -265,6 +267,7 @@ def _with_own(
         " from unnest(%s::text[], %s::bigint[], %s::timestamptz[]) as planned (name, batch, moment)"
         " inner join {} as later on planned.name = later.table_name"
         " and (later.batch, later.committed_at) > (planned.batch, planned.moment)"
+        " and later.operation <> 'compact'"
         " order by later.batch, later.committed_at"
     ).format(_place(settings, "commits"))
     names = list(planned)

@@ -134,7 +134,7 @@ def overview(settings: Settings) -> Overview:
             collections=collections,
             builds=builds.last(postgres, settings),
             unread=_unread(postgres, settings),
-            fragmented=_fragmented(postgres, settings),
+            fragmented=len(fragmented(postgres, settings)),
             parked=_parked(postgres, settings),
         )
 
@@ -142,6 +142,30 @@ def overview(settings: Settings) -> Overview:
 def attention(found: Overview) -> list[Attention]:
     """What needs somebody, the most urgent first."""
     return [*_of_sources(found), *_of_builds(found), *_of_serving(found), *_of_upkeep(found)]
+
+
+def fragmented(
+    connection: psycopg.Connection[Any], settings: Settings, writes: int | None = None
+) -> list[str]:
+    """Tables, as `namespace.table`, written to so often since all of their files were rewritten.
+
+    Args:
+        connection: to Postgres.
+        settings: the stores.
+        writes: how often; `WRITES_WORTH_COMPACTING` unless given.
+    """
+    query = SQL(
+        "with rewritten as ("
+        " select table_name, max(committed_at) as at from {commits}"
+        " where operation in ('compact', 'overwrite') group by table_name)"
+        " select commits.table_name from {commits} as commits"
+        " left join rewritten on commits.table_name = rewritten.table_name"
+        " where commits.operation not in ('compact', 'overwrite')"
+        " and commits.committed_at > coalesce(rewritten.at, '-infinity')"
+        " group by commits.table_name having count(*) >= %s order by 1"
+    ).format(commits=_table(settings, "commits"))
+    rows = connection.execute(query, [writes or WRITES_WORTH_COMPACTING]).fetchall()
+    return [name for (name,) in rows]
 
 
 def _of_sources(found: Overview) -> Iterator[Attention]:
@@ -345,24 +369,6 @@ def _unread(connection: psycopg.Connection[Any], settings: Settings) -> list[str
         " where landed.last_batch > read.last_batch order by 1"
     ).format(commits=_table(settings, "commits"), watermarks=_table(settings, "watermarks"))
     return [name for (name,) in connection.execute(query, [f"{settings.prefix}raw_"])]
-
-
-def _fragmented(connection: psycopg.Connection[Any], settings: Settings) -> int:
-    """How many tables were written to many times since all was rewritten."""
-    query = SQL(
-        "with rewritten as ("
-        " select table_name, max(committed_at) as at from {commits}"
-        " where operation in ('compact', 'overwrite') group by table_name),"
-        " grown as ("
-        " select commits.table_name from {commits} as commits"
-        " left join rewritten on commits.table_name = rewritten.table_name"
-        " where commits.operation not in ('compact', 'overwrite')"
-        " and commits.committed_at > coalesce(rewritten.at, '-infinity')"
-        " group by commits.table_name having count(*) >= %s)"
-        " select count(*) from grown"
-    ).format(commits=_table(settings, "commits"))
-    ((count,),) = connection.execute(query, [WRITES_WORTH_COMPACTING]).fetchall()
-    return count
 
 
 def _counted(count: int, thing: str, things: str = "") -> str:

@@ -12,7 +12,9 @@ from contextlib import contextmanager
 import pytest
 
 from loreline.cli.build import manifest, selected
+from loreline.lake import compaction
 from loreline.lake.catalog import load_catalog
+from loreline.lake.maintenance import maintain
 from loreline.operations.changed import plan
 from loreline.settings import PROJECT_ROOT
 from tests.end_to_end.lakehouse import NO_TESTS, Lakehouse
@@ -99,6 +101,12 @@ def test_what_failed_or_was_dropped_is_run_again(built: Lakehouse) -> None:
     load_catalog(built.settings).drop_table(f"{built.settings.prefix}knowledge.people")
     assert "people" in planned(built)
     built.build()
+    assert not planned(built)
+
+
+def test_a_compaction_is_nothing_new(built: Lakehouse, monkeypatch) -> None:
+    monkeypatch.setattr(compaction, "FEW_FILES", 1)
+    assert maintain(built.settings, kinds=["compact"])
     assert not planned(built)
 
 

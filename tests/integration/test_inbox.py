@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 import psycopg
+import pyarrow as pa
 import pytest
 
 from dlt_sources.api import ApiError
@@ -24,8 +25,9 @@ from loreline.errors import LorelineError
 from loreline.inbox import work
 from loreline.inbox.senders import Delivery
 from loreline.inbox.store import Writer, change, counts, listed, tokens
-from loreline.inbox.work import Claimed, Worker
-from loreline.lake import duck
+from loreline.inbox.work import Claimed, WarmBuilds, Worker
+from loreline.lake import commits, duck
+from loreline.lake.catalog import load_catalog
 from loreline.postgres import connect, in_schema
 from loreline.settings import Settings
 from tests.simulators.api import serving
@@ -223,6 +225,17 @@ def test_what_is_not_searched_is_built_once_it_is_quiet(
     while worker.step():
         pass
     assert built[5:] == ["for search", "the rest"], "it is put off only so long"
+
+
+def test_the_files_that_many_builds_leave_are_joined(settings: Settings) -> None:
+    many, few = (f"{settings.prefix}knowledge.{name}" for name in ("many", "few"))
+    for name, writes in ((many, work.WRITES_BEFORE_COMPACTION), (few, 6)):
+        for number in range(writes):
+            rows = pa.table({"n": [number]})
+            commits.append(settings, name, rows, writer=commits.Writer("i", "m", "v"))
+    WarmBuilds().for_upkeep(settings)
+    tables = [load_catalog(settings).load_table(name) for name in (many, few)]
+    assert [table.inspect.data_files().num_rows for table in tables] == [1, 6]
 
 
 def test_two_workers_do_not_work_on_one_source(settings: Settings) -> None:

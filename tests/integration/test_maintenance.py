@@ -415,6 +415,8 @@ def test_a_dry_run_says_what_the_run_will_do(settings: Settings, name: str) -> N
     short = replace(settings, snapshot_days="10")
     announced = maintain(short, tables=[name], now=in_five_days, dry_run=True)
     assert kinds(announced) == ["compact", "remove"]
+    one = maintain(short, tables=[name], kinds=["compact"], now=in_five_days, dry_run=True)
+    assert one == announced[:1]
     assert (snapshots(settings, name), files(settings, name), recorded(settings, name)) == state
     shown: list[Action] = []
     assert maintain(short, tables=[name], now=in_five_days, progress=shown.append) == announced
