@@ -399,7 +399,9 @@ class Landing:
             keep_result(self.settings, self.postgres, contract, found.rows, found.result)
 
     def is_wanted(self) -> bool:
-        """Whether an urgent load of the source waits to be let in."""
+        """Whether an urgent load of the source waits to be let in, which another one does not."""
+        if self.is_urgent:
+            return False
         place = (self._lock_name(), URGENT_LOCK)
         asked = self._lock_held.execute(
             "select pg_try_advisory_lock_shared(hashtextextended(%s, %s))", place
