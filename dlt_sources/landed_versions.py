@@ -237,17 +237,22 @@ class LandedVersions:
         if not self.lake:
             empty = "null::varchar, null::varchar, null::varchar, null::timestamp, null::timestamp"
             return f"select * from (values ({empty}, null::boolean)) as none ({columns}) limit 0"  # noqa: S608
+        # Two looks at the table, so that the one that sorts holds keys alone, never payloads.
         return f"""
             select {columns}
             from {self.lake}
-            qualify row_number() over (
-                partition by external_id
-                order by
-                    observed_at desc,
-                    source_updated_at desc nulls last,
-                    _batch desc,
-                    landed_at desc
-            ) = 1
+            where _dlt_id in (
+                select _dlt_id
+                from {self.lake}
+                qualify row_number() over (
+                    partition by external_id
+                    order by
+                        observed_at desc,
+                        source_updated_at desc nulls last,
+                        _batch desc,
+                        landed_at desc
+                ) = 1
+            )
         """  # noqa: S608
 
     def mark_seen(self, external_ids: Sequence[str]) -> None:

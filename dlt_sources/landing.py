@@ -49,7 +49,7 @@ from loreline.settings import Settings
 # A slice is what is compared and yielded at once: the unit of memory.
 SLICE_ROWS = 20_000
 SLICE_BYTES = 32 * 1024 * 1024
-DUCKDB_MEMORY_LIMIT = "128MB"
+DUCKDB_MEMORY_LIMIT = "512MB"
 SECONDS_TO_BE_LET_IN = 15
 # What the advisory locks on a source's name are for: who loads it, and who is to be let in.
 SOURCE_LOCK = 1
@@ -265,7 +265,7 @@ class Landing:
         """SQL for the newest row of each object that is landed, as it was when the load began.
 
         Its columns are `external_id`, `payload`, `raw_object_uri`, `source_updated_at`,
-        `observed_at` and `is_deleted`; conditions on `external_id` reach the scan.
+        `observed_at` and `is_deleted`.
         """
         return self._table(resource).versions.latest()
 

@@ -89,7 +89,6 @@ class Coverage:
     def _absent(self, channels: Sequence[str]) -> dict[str, list[str]]:
         connection, latest = self._landing.duckdb, self._landing.latest(MESSAGES)
         channel, sent = "split_part(external_id, ':', 1)", "split_part(external_id, ':', 2)"
-        # Conditions on the id reach the scan, which then reads no payload.
         connection.execute(
             f"""
             create or replace table memory.main.slack_candidates as

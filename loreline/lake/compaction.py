@@ -31,7 +31,7 @@ from pyiceberg.typedef import Record
 from loreline.errors import LorelineError
 from loreline.lake.catalog import find_table
 from loreline.lake.commits import LockedTable, Writer, locked
-from loreline.lake.snapshots import Changes, ReplaceFiles, pieces
+from loreline.lake.snapshots import PAGE_LIMIT, ROW_GROUP_BYTES, Changes, ReplaceFiles, pieces
 from loreline.settings import Settings
 
 # Size in the store that the files of a group have together, at most.
@@ -40,8 +40,6 @@ TARGET_BYTES = 64 * 1024 * 1024
 LARGE_BYTES = TARGET_BYTES * 3 // 4
 # Fewer small files than this are not worth the rewriting.
 FEW_FILES = 5
-# Arrow memory of one row group; its statistics let readers skip what they have read before.
-ROW_GROUP_BYTES = 16 * 1024 * 1024
 
 # The digest lets `table` models see that their content is still the same; what it was made from, a
 # freeze of it find that.
@@ -231,7 +229,8 @@ def _write_file(table: Table, batches: Iterable[pa.RecordBatch], partition: Reco
         for batch in batches
     )
     model = ParquetFormatModel()
-    with model.create_writer(output, table.schema(), table.metadata.properties) as writer:
+    properties = table.metadata.properties | PAGE_LIMIT
+    with model.create_writer(output, table.schema(), properties) as writer:
         for rows in pieces(alike, ROW_GROUP_BYTES):
             writer.write(pa.Table.from_batches(rows))
     return DataFile.from_args(

@@ -10,7 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import pyarrow as pa
 from pyiceberg.io.pyarrow import _dataframe_to_data_files
 from pyiceberg.manifest import DataFile, ManifestContent, ManifestFile
-from pyiceberg.table import Table, Transaction
+from pyiceberg.table import Table, TableProperties, Transaction
 from pyiceberg.table.metadata import TableMetadata
 from pyiceberg.table.snapshots import Operation, Summary
 from pyiceberg.table.update import TableUpdate
@@ -21,6 +21,12 @@ from pyiceberg.typedef import EMPTY_DICT
 WRITE_BYTES = 128 * 1024 * 1024
 # Files that are encoded and sent while the rows of the next are gathered.
 WRITES_AT_ONCE = 2
+# Arrow memory of one row group: DuckDB holds 2,048 values of a column at once, and the pages they
+# come from, but of one group alone. Statistics let readers skip groups, too.
+ROW_GROUP_BYTES = 16 * 1024 * 1024
+# Rows between two looks at how large a page has become. With pyiceberg's 20,000, a page of
+# documents was as large as its file, and reading one took 300 MB.
+PAGE_LIMIT = {TableProperties.PARQUET_PAGE_ROW_LIMIT: "64"}
 
 
 def write_files(
@@ -40,7 +46,8 @@ def write_files(
 
     def write(rows: list[pa.RecordBatch]) -> list[DataFile]:
         piece = pa.Table.from_batches(rows, schema)
-        return list(_dataframe_to_data_files(metadata, piece, table.io, uuid.uuid4()))
+        layout = metadata.model_copy(update={"properties": metadata.properties | _layout(piece)})
+        return list(_dataframe_to_data_files(layout, piece, table.io, uuid.uuid4()))
 
     with ThreadPoolExecutor(WRITES_AT_ONCE) as pool:
         under_way: deque[Future[list[DataFile]]] = deque()
@@ -50,6 +57,16 @@ def write_files(
             under_way.append(pool.submit(write, rows))
         for writing in under_way:
             yield from writing.result()
+
+
+def _layout(piece: pa.Table) -> dict[str, str]:
+    """Properties by which pyiceberg writes row groups and pages that can be read in little memory.
+
+    A group has a number of rows, not of bytes: rows of a file count as equally large.
+    """
+    groups = -(-piece.nbytes // ROW_GROUP_BYTES)
+    rows = -(-piece.num_rows // max(groups, 1))
+    return {TableProperties.PARQUET_ROW_GROUP_LIMIT: str(max(rows, 1)), **PAGE_LIMIT}
 
 
 def pieces(batches: Iterable[pa.RecordBatch], size: int) -> Iterator[list[pa.RecordBatch]]:

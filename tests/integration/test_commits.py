@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import random
 import re
 import signal
 import subprocess
@@ -390,6 +391,19 @@ def test_a_long_reader_is_not_read_ahead_of_what_is_written(
     assert max(most) <= snapshots.WRITES_AT_ONCE + 2
     table = find_table(load_catalog(settings), name)
     assert table and table.inspect.files().num_rows == 10
+
+
+@pytest.mark.parametrize("size", [8_000, 100_000])
+def test_large_values_are_read_in_little_memory(settings: Settings, name: str, size: int) -> None:
+    """A hundred megabytes of texts, as the pages of a wiki; a page of Parquet stays small."""
+    text = " ".join(random.Random(1).choices([f"w{n:04d}" for n in range(2000)], k=size))
+    texts = (f"{n:06d} {text[n % size :]}"[:size] for n in range(100_000_000 // size))
+    rows = pa.table({"id": pa.array(range(100_000_000 // size)), "name": pa.array(texts)})
+    commits.append(settings, name, rows, writer=WRITER)
+    with duck.connect(settings) as connection:
+        connection.execute("set memory_limit = '128MB'")
+        query = f"select sum(length(name)) from lake.{name} where contains(name, 'w0')"
+        assert connection.execute(query).fetchall() == [(rows.num_rows * size,)]
 
 
 def test_first_tables_of_a_namespace_are_created_at_once(settings: Settings) -> None:

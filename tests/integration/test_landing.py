@@ -161,6 +161,23 @@ def test_metadata_alone_makes_a_row_and_volatile_fields_make_none(settings, land
     assert first["metadata_hash"] != second["metadata_hash"]
 
 
+def test_the_newest_of_many_large_payloads_are_read_in_little_memory(settings, land):
+    """A sweep asks each payload for something: only what it asks for is held."""
+    filler = " ".join(f"word{n}" for n in range(1500))
+    land(seen(f"{filler} {n}", identity=str(n)) for n in range(6000))
+    land(gone(DAY_2, identity="17"), seen("short", DAY_2, identity="23"))
+    with Landing(settings, "test") as held:
+        held.duckdb.execute("set memory_limit = '128MB'")
+        newest = held.duckdb.execute(
+            f"""
+            select count(*), count(*) filter (where contains(payload, 'word7'))
+            from ({held.latest(THINGS)})
+            where not is_deleted
+            """
+        ).fetchone()
+    assert newest == (5999, 5998)
+
+
 def test_two_objects_with_the_same_text_are_two(settings, land):
     land(seen("a", identity="x"), seen("a", identity="y"))
     land(gone(DAY_2, identity="x"))
