@@ -2,12 +2,12 @@
 
     python -m benchmarks.searchable [--documents 20000] [--rounds 10] [--json FILE]
 
-`loreline serve` with its worker, in a stack of its own; Notion is its simulator, which is asked for
-the page as the real one is. A page is edited, the delivery posted, and a reader searches for the
-new words every 0.1 s until it finds them. In the sample workspace; in the same with `--documents`
-more; and there while a first walk of 3,000 other pages (`loreline ingest notion`) goes on at the
-three requests a second that Notion allows. The texts of the additional documents are not embedded
-but hashed: what is timed embeds.
+`loreline serve` with its worker; Notion is its simulator, which is asked for the page as the real
+one is. A page is edited, the delivery posted, and a reader searches for the new words every 0.1 s
+until it finds them: in the sample workspace, and in the same with `--documents` more, which has a
+stack of its own, in turn, so that both meet the same machine; and in the larger while a first walk
+of 3,000 other pages (`loreline ingest notion`) goes on at the three requests a second that Notion
+allows. The texts of the additional documents are not embedded but hashed: what is timed embeds.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import tempfile
 import time
 import urllib.request
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -47,6 +47,7 @@ WALKED_PAGES = 3_000
 WALK_RATE = 3
 SECONDS_BETWEEN_LOOKS = 0.1
 SECONDS_AT_MOST = 300
+SECONDS_BETWEEN_DELIVERIES = 1.0
 LORELINE = [
     sys.executable,
     "-c",
@@ -54,28 +55,46 @@ LORELINE = [
 ]
 
 
-@contextmanager
-def service() -> Iterator[int]:
-    """`loreline serve` with its worker; its port."""
-    log = Path(os.environ["LORELINE_HOME"]) / "serve.log"
-    with log.open("w") as told:
-        process = subprocess.Popen(
-            [*LORELINE, "serve", "--port", "0"],
-            cwd=ROOT,
-            env=os.environ | {"PYTHONUNBUFFERED": "1"},
-            stdout=told,
-            stderr=told,
-        )
-    try:
-        while not (address := re.search(r"http://\S+:(\d+)/", log.read_text())):
-            if process.poll() is not None:
-                sys.exit(log.read_text())
-            time.sleep(0.1)
-        yield int(address[1])
-    finally:
-        process.terminate()
-        process.wait()
-        print(log.read_text())
+class Site:
+    """A stack of its own, and what runs on it."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        stack.up(home)
+        self.environment = os.environ | {"LORELINE_HOME": str(home), "LORELINE_TARGET": "local"}
+        os.environ |= self.environment
+        self.settings = Settings.load()
+
+    def fill(self, *export: str) -> None:
+        """Land the sample, and an export; in a process of its own, as it builds."""
+        arguments = ["benchmarks.searchable", "--step", *export]
+        seconds, _ = timed_process(arguments, self.environment)
+        print(f"{self.home.name} built: {seconds:.0f} s", flush=True)
+
+    @contextmanager
+    def service(self) -> Iterator[int]:
+        """`loreline serve` with its worker, once it has built what was landed; its port."""
+        log = self.home / "serve.log"
+        with log.open("w") as told:
+            process = subprocess.Popen(
+                [*LORELINE, "serve", "--port", "0"],
+                cwd=ROOT,
+                env=self.environment | {"PYTHONUNBUFFERED": "1"},
+                stdout=told,
+                stderr=told,
+            )
+        try:
+            while "waiting for deliveries" not in log.read_text():
+                if process.poll() is not None:
+                    sys.exit(log.read_text())
+                time.sleep(0.1)
+            address = re.search(r"http://\S+:(\d+)/", log.read_text())
+            assert address
+            yield int(address[1])
+        finally:
+            process.terminate()
+            process.wait()
+            print(log.read_text())
 
 
 def post(port: int, page: str) -> None:
@@ -93,38 +112,42 @@ def post(port: int, page: str) -> None:
         assert answer.status == 200
 
 
-def seconds_until_found(workspace: Workspace, page: str, port: int) -> float:
+def seconds_until_found(workspace: Workspace, page: str, site: Site, port: int) -> float:
     """Edit a page, deliver it, and wait until it is found."""
     word = f"w{uuid.uuid4().hex}"
     workspace.now += timedelta(minutes=1)
     workspace.add_block(page, f"The rollback of the till is called {word} from now on.")
-    settings = Settings.load()
     began = time.monotonic()
     post(port, page)
-    with connect(settings, autocommit=True) as connection:
-        while not search(connection, settings, word, None, filters={"source": "notion"}):
+    with connect(site.settings, autocommit=True) as connection:
+        while not search(connection, site.settings, word, None, filters={"source": "notion"}):
             if time.monotonic() - began > SECONDS_AT_MOST:
                 sys.exit(f"{page} was not found within {SECONDS_AT_MOST} s")
             time.sleep(SECONDS_BETWEEN_LOOKS)
     return time.monotonic() - began
 
 
-def measured(workspace: Workspace, pages: list[str], port: int, rounds: int) -> list[float]:
-    """Seconds of several edits, one after the other; a first one warms up."""
-    seconds_until_found(workspace, pages[0], port)
-    taken = [
-        seconds_until_found(workspace, pages[n % len(pages)], port) for n in range(1, rounds + 1)
-    ]
-    print(" ".join(f"{seconds:.2f}" for seconds in taken), flush=True)
-    return taken
+def measured(
+    workspace: Workspace, pages: list[str], services: Mapping[Site, int], rounds: int
+) -> list[list[float]]:
+    """Seconds of several edits at each site, in turn; a first one warms up."""
+    taken: list[list[float]] = [[] for _ in services]
+    for number in range(rounds + 1):
+        for found, (site, port) in zip(taken, services.items(), strict=True):
+            found.append(seconds_until_found(workspace, pages[number % len(pages)], site, port))
+            # What a build does once the search finds its result belongs to no delivery.
+            time.sleep(SECONDS_BETWEEN_DELIVERIES)
+    for found in taken:
+        print(" ".join(f"{seconds:.2f}" for seconds in found), flush=True)
+    return [found[1:] for found in taken]
 
 
 @contextmanager
-def walking(server: Server, workspace: Workspace) -> Iterator[None]:
+def walking(server: Server, workspace: Workspace, site: Site) -> Iterator[None]:
     """A walk of many pages through the API meanwhile."""
     for number in range(WALKED_PAGES):
         workspace.add_page(f"Walked {number}")
-    environment = os.environ | {"LORELINE_NOTION_RATE": str(WALK_RATE)}
+    environment = site.environment | {"LORELINE_NOTION_RATE": str(WALK_RATE)}
     process = subprocess.Popen([*LORELINE, "ingest", "notion"], cwd=ROOT, env=environment)
     try:
         answered = server.answered
@@ -139,20 +162,13 @@ def walking(server: Server, workspace: Workspace) -> Iterator[None]:
         process.wait()
 
 
-def step(name: str, *given: str) -> None:
-    """Run a step of this benchmark in a process of its own."""
-    seconds, _ = timed_process(["benchmarks.searchable", "--step", name, *given], dict(os.environ))
-    print(f"{name}: {seconds:.0f} s", flush=True)
-
-
-def run_step(name: str, given: list[str]) -> None:
-    """What a child process does."""
+def run_step(given: list[str]) -> None:
+    """What a child process does: land the sample, and an export; build."""
     from loreline.cli import build, sample
 
     settings = Settings.load()
-    if name == "sample":
-        sample.land(settings)
-    elif name == "documents":
+    sample.land(settings)
+    if given:
         import dlt_sources
 
         dlt_sources.load(settings, "notion", given[0])
@@ -162,11 +178,10 @@ def run_step(name: str, given: list[str]) -> None:
     sys.exit(done.exit_code)
 
 
-def run(documents: int, rounds: int, home: Path) -> list[Measurement]:
+def run(documents: int, rounds: int, homes: Sequence[Path]) -> list[Measurement]:
     """All scenarios."""
     workspace = Workspace()
     pages = [workspace.add_page(f"Benchmark {n}").id for n in range(PAGES)]
-    step("sample")
     with serving(workspace) as server:
         os.environ |= {
             "LORELINE_NOTION_URL": server.url,
@@ -174,14 +189,16 @@ def run(documents: int, rounds: int, home: Path) -> list[Measurement]:
             "LORELINE_NOTION_WEBHOOK_TOKEN": SECRET,
             "LORELINE_NOTION_RATE": "0",
         }
-        with service() as port:
-            small = measured(workspace, pages, port, rounds)
-        write_export(home / "export", documents)
-        step("documents", str(home / "export"))
-        with service() as port:
-            large = measured(workspace, pages, port, rounds)
-            with walking(server, workspace):
-                meanwhile = measured(workspace, pages, port, rounds)
+        sample, larger = map(Site, homes)
+        sample.fill()
+        write_export(larger.home / "export", documents)
+        larger.fill(str(larger.home / "export"))
+        with larger.service() as port:
+            with sample.service() as other:
+                services = {sample: other, larger: port}
+                small, large = measured(workspace, pages, services, rounds)
+            with walking(server, workspace, larger):
+                (meanwhile,) = measured(workspace, pages, {larger: port}, rounds)
     median, most = statistics.median, "s from the delivery to the search that finds it"
     names = ("sample workspace", f"{documents:,} documents", "the same, during a walk")
     found = [
@@ -203,19 +220,19 @@ def main() -> None:
     parser = arguments(__doc__ or "")
     parser.add_argument("--documents", type=int, default=20_000)
     parser.add_argument("--rounds", type=int, default=10)
-    parser.add_argument("--step")
+    parser.add_argument("--step", action="store_true")
     parser.add_argument("given", nargs="*")
     options = parser.parse_args()
     if options.step:
-        run_step(options.step, options.given)
-    home = Path(tempfile.mkdtemp(prefix="loreline-benchmark-"))
-    os.environ |= {"LORELINE_HOME": str(home), "LORELINE_TARGET": "local"}
+        run_step(options.given)
+    folder = Path(tempfile.mkdtemp(prefix="loreline-benchmark-"))
+    homes = [folder / "sample", folder / "larger"]
     try:
-        stack.up(home)
-        found = run(options.documents, options.rounds, home)
+        found = run(options.documents, options.rounds, homes)
     finally:
-        stack.down(home)
-        shutil.rmtree(home, ignore_errors=True)
+        for home in homes:
+            stack.down(home)
+        shutil.rmtree(folder, ignore_errors=True)
     show("searchable", found, options.json)
 
 

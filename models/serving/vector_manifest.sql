@@ -110,7 +110,6 @@ readiness as (
     select
         pairs.vector_collection,
         pairs.doc_id,
-        pairs.allowed_principals,
         pairs.is_deleted or pairs.is_blank
         or (
             count(wanted.chunk_id) > 0
@@ -123,7 +122,6 @@ readiness as (
     group by
         pairs.vector_collection,
         pairs.doc_id,
-        pairs.allowed_principals,
         pairs.is_deleted,
         pairs.is_blank
 
@@ -151,6 +149,18 @@ live as (
 
 {% if is_incremental() %}
 
+gone_collections as (
+
+    select known_collections.vector_collection
+    from known_collections
+    left join {{ ref("served_collections") }} as collections
+        on known_collections.vector_collection = collections.vector_collection
+    where collections.vector_collection is null
+
+),
+
+-- Of documents that were touched, and all of a collection that is not served any more: two inner
+-- joins, so that no other row of this table is read whole.
 held as (
 
     select
@@ -161,21 +171,36 @@ held as (
         known.text_hash,
         coalesce(known.shown_text_hash, known.text_hash) as shown_text_hash,
         known.vector_sha256,
-        coalesce(readiness.allowed_principals, known.allowed_principals) as allowed_principals,
-        coalesce(readiness.is_ready, true) as is_deleted
+        pairs.allowed_principals,
+        readiness.is_ready as is_deleted
     from {{ this }} as known
-    left join readiness
+    inner join pairs
+        on known.vector_collection = pairs.vector_collection
+        and known.doc_id = pairs.doc_id
+    inner join readiness
         on known.vector_collection = readiness.vector_collection
         and known.doc_id = readiness.doc_id
-    left join {{ ref("served_collections") }} as collections
-        on known.vector_collection = collections.vector_collection
     left join live
         on known.vector_collection = live.vector_collection
         and known.chunk_id = live.chunk_id
-    where
-        not known.is_deleted
-        and live.chunk_id is null
-        and (readiness.doc_id is not null or collections.vector_collection is null)
+    where not known.is_deleted and live.chunk_id is null
+
+    union all
+
+    select
+        known.vector_collection,
+        known.chunk_id,
+        known.doc_id,
+        known.document_version_id,
+        known.text_hash,
+        coalesce(known.shown_text_hash, known.text_hash) as shown_text_hash,
+        known.vector_sha256,
+        known.allowed_principals,
+        true as is_deleted
+    from {{ this }} as known
+    inner join gone_collections
+        on known.vector_collection = gone_collections.vector_collection
+    where not known.is_deleted
 
 ),
 
